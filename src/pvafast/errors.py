@@ -1,0 +1,112 @@
+"""Everything pvafast raises on purpose.
+
+PvaError                      the root
+├── ProtocolError             the peer, or a file, broke the rules
+│   └── DecodeError           bytes that do not follow the rules: says what, where (field path) and at which offset
+│       └── LimitExceeded     bytes that follow the rules but ask for more than `Limits` allow: names the limit
+├── EncodeError (ValueError)  a Python value that does not fit the pvData type: says what and where
+│   └── RangeError (OverflowError)  a number outside the range of the type
+├── RemoteError               a peer's Status: severity, message, stack
+└── LocalProtocolError        the program uses the connection in a way the protocol does not allow now
+
+Bytes from outside cause DecodeError and LimitExceeded, and nothing else.
+"""
+
+from __future__ import annotations
+
+
+class PvaError(Exception):
+    """The root of all errors of pvafast."""
+
+
+class ProtocolError(PvaError):
+    """The other side, or a recorded conversation, broke the protocol."""
+
+
+class DecodeError(ProtocolError):
+    """Bytes that do not follow the rules.
+
+    reason: what was wanted and what was there. offset: index into the bytes given, of the item at fault.
+    path: dotted name of the field, "" at the root.
+    """
+
+    def __init__(self, reason: str, offset: int = 0, path: str = "") -> None:
+        super().__init__(reason, offset, path)
+        self.reason = reason
+        self.offset = offset
+        self.path = path
+
+    def within(self, name: str) -> None:
+        """Put `name` in front of the path: called while the error leaves the field `name`."""
+        if not self.path:
+            self.path = name
+        elif self.path.startswith("["):
+            self.path = name + self.path
+        else:
+            self.path = f"{name}.{self.path}"
+
+    def __str__(self) -> str:
+        where = f" at `{self.path}`, offset {self.offset}" if self.path else f" at offset {self.offset}"
+        return self.reason + where
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.reason, self.offset, self.path)
+
+
+class LimitExceeded(DecodeError):
+    """More than `Limits` allow; `limit` is the name of the limit to raise."""
+
+    def __init__(self, reason: str, offset: int = 0, path: str = "", limit: str = "") -> None:
+        super().__init__(reason, offset, path)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} (Limits.{self.limit})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.reason, self.offset, self.path, self.limit)
+
+
+class EncodeError(PvaError, ValueError):
+    """A Python value that does not fit the pvData type. path: dotted name of the field, "" at the root."""
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(reason, path)
+        self.reason = reason
+        self.path = path
+
+    def within(self, name: str) -> None:
+        """Put `name` in front of the path: called while the error leaves the field `name`."""
+        if not self.path:
+            self.path = name
+        elif self.path.startswith("["):
+            self.path = name + self.path
+        else:
+            self.path = f"{name}.{self.path}"
+
+    def __str__(self) -> str:
+        return f"{self.reason} at `{self.path}`" if self.path else self.reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.reason, self.path)
+
+
+class RangeError(EncodeError, OverflowError):
+    """A number outside the range of the pvData type; also an OverflowError."""
+
+
+class RemoteError(PvaError):
+    """A Status other than OK that the peer sent. severity: "WARNING", "ERROR" or "FATAL"."""
+
+    def __init__(self, severity: str, message: str, stack: str = "") -> None:
+        super().__init__(severity, message, stack)
+        self.severity = severity
+        self.message = message
+        self.stack = stack
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.message}"
+
+
+class LocalProtocolError(PvaError):
+    """The program asked for something that the protocol does not allow in the present state."""

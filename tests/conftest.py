@@ -1,0 +1,59 @@
+"""One fixture hands a test the twin to work on: `backend.codec.Codec`, `backend.framing.Framer` and so on."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+TWINS = {"c": "pvafast._c", "py": "pvafast._py"}
+WORDS = ("buffer", "bitset", "introspection", "array", "value", "codec", "framing")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", choices=sorted(TWINS), help="run the twin tests on this twin only")
+
+
+def compiled() -> bool:
+    return importlib.util.find_spec("pvafast._c.codec") is not None
+
+
+def load(twin: str) -> SimpleNamespace:
+    """The modules of one twin, by their words."""
+    modules = {word: importlib.import_module(f"{TWINS[twin]}.{word}") for word in WORDS}
+    return SimpleNamespace(name=twin, **modules)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--backend")
+        twins = [chosen] if chosen else sorted(TWINS)
+        if not compiled() and not chosen and os.environ.get("PVAFAST_BACKEND") != "c":
+            twins.remove("c")  # a fallback-only installation; CI forces the compiled twin
+        metafunc.parametrize("backend", twins, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> SimpleNamespace:
+    return load(request.param)
+
+
+@pytest.fixture
+def twins() -> tuple[SimpleNamespace, SimpleNamespace]:
+    """(compiled, Python): for tests that compare them."""
+    if not compiled():
+        pytest.skip("the compiled twin is not installed")
+    return load("c"), load("py")
+
+
+@pytest.fixture(autouse=True)
+def no_lost_errors(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """An error that a compiled function could not raise is printed: here it fails the test."""
+    yield
+    out, err = capfd.readouterr()
+    if "Exception ignored" in out + err:
+        pytest.fail(f"an error was lost: {err}")
