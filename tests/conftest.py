@@ -37,6 +37,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", twins, indirect=True, scope="session")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--backend py` the comparisons of the twins are left out: `--backend c` runs them."""
+    if config.getoption("--backend") == "py":
+        compare = [item for item in items if "twins" in getattr(item, "fixturenames", ())]
+        if compare:
+            config.hook.pytest_deselected(items=compare)
+            items[:] = [item for item in items if item not in compare]
+
+
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> SimpleNamespace:
     return load(request.param)
