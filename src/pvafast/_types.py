@@ -101,7 +101,7 @@ def short_name(code: int, bound: int, style: int = 0) -> str:
         return "any[]"
     if code == BOUNDED_STRING:
         return f"string({bound})"
-    name = SCALARS[code & ~ARRAY_BITS][style]
+    name = SCALARS[code & ~ARRAY_BITS][:3][style]
     form = code & ARRAY_BITS
     if form == VARIABLE:
         return f"{name}[]"

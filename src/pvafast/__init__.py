@@ -1,0 +1,50 @@
+"""EPICS PVAccess for Python: bytes in, numpy out."""
+
+from . import _backend, errors
+from ._backend import BACKEND
+from ._version import __version__
+from .errors import (
+    DecodeError,
+    EncodeError,
+    LimitExceeded,
+    LocalProtocolError,
+    ProtocolError,
+    PvaError,
+    RangeError,
+    RemoteError,
+)
+from .limits import Limits
+
+BitSet = _backend.bitset.BitSet
+FieldDesc = _backend.introspection.FieldDesc
+alarm_t = _backend.introspection.alarm_t
+time_t = _backend.introspection.time_t
+enum_t = _backend.introspection.enum_t
+Value = _backend.value.Value
+UnionValue = _backend.value.UnionValue
+AnyValue = _backend.value.AnyValue
+Codec = _backend.codec.Codec
+
+__all__ = [
+    "BACKEND",
+    "AnyValue",
+    "BitSet",
+    "Codec",
+    "DecodeError",
+    "EncodeError",
+    "FieldDesc",
+    "LimitExceeded",
+    "Limits",
+    "LocalProtocolError",
+    "ProtocolError",
+    "PvaError",
+    "RangeError",
+    "RemoteError",
+    "UnionValue",
+    "Value",
+    "__version__",
+    "alarm_t",
+    "enum_t",
+    "errors",
+    "time_t",
+]

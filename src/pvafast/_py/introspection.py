@@ -1,0 +1,760 @@
+"""FieldDesc: a pvData type, its nodes numbered depth first; its wire form with ids; the introspection cache (WIRE 6.1, 6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from struct import Struct
+from types import MappingProxyType
+from typing import Any, Final, final
+
+import numpy as np
+
+from .._types import (
+    ANY,
+    ANY_ARRAY,
+    ARRAY_BITS,
+    BOUNDED,
+    BOUNDED_STRING,
+    DTYPES,
+    FIXED,
+    ID_DEFINITION,
+    ID_REFERENCE,
+    NULL,
+    SCALAR_FORMS,
+    SCALARS,
+    STRING,
+    STRUCTURE,
+    STRUCTURE_ARRAY,
+    TAGGED_ID,
+    UNION,
+    UNION_ARRAY,
+    VARIABLE,
+    parse_short,
+    short_name,
+)
+from .._typetext import format_pvinfo, format_pvxs, format_short, parse
+from ..errors import DecodeError, EncodeError, LimitExceeded
+from .bitset import iterate
+from .buffer import NUMBERS, U16, Reader, Writer
+
+# A type built by the program may be deeper than Limits.depth, but recursion over it must not reach the stack's end.
+MAX_HEIGHT: Final = 256
+# FieldDesc.array() and shared members let a small program describe an endless type.
+MAX_COUNT: Final = 1 << 20
+# Memory that a FieldDesc may take, charged against Limits.expansion where a value brings its type along.
+TYPE_WEIGHT: Final = 512
+
+# What a leaf is: how its bytes are read and written.
+NUMBER: Final = 0
+TEXT: Final = 1
+NUMBERS_ARRAY: Final = 2
+TEXT_ARRAY: Final = 3
+OTHER: Final = 4
+
+
+@final
+class Plan:
+    """A structure laid out flat, depth first: what an update is decoded by.
+
+    Of node i: `names[i]` dotted name, `types[i]`, `nexts[i]` the number after its subtree, `first[i]` its first leaf slot.
+    Of leaf slot s: `nodes[s]` its node, `kinds[s]`, `packed[s]` (little, big) for numbers, `depths[s]` its depth below the root.
+    """
+
+    __slots__ = ("depths", "first", "index", "kinds", "mask", "names", "nexts", "nodes", "packed", "types")
+
+    def __init__(self, root: FieldDesc) -> None:
+        self.names: list[str] = []
+        self.types: list[FieldDesc] = []
+        self.nexts: list[int] = []
+        self.first: list[int] = []
+        self.nodes: list[int] = []
+        self.kinds: list[int] = []
+        self.depths: list[int] = []
+        self.packed: list[tuple[Struct, Struct] | None] = []
+        odd: list[int] = []
+        self._add(root, "", 0, odd, False)
+        self.first.append(len(self.nodes))
+        self.mask = (1 << len(self.names)) - 1
+        # A name with a dot in it is found by its dotted text only where no path means the same.
+        self.index: dict[str, int] = {}
+        for i in [i for i in range(len(self.names)) if i not in set(odd)] + odd:
+            self.index.setdefault(self.names[i], i)
+
+    def _add(self, type: FieldDesc, name: str, depth: int, odd: list[int], is_odd: bool) -> None:
+        i = len(self.names)
+        self.names.append(name)
+        self.types.append(type)
+        self.nexts.append(0)
+        self.first.append(len(self.nodes))
+        if is_odd:
+            odd.append(i)
+        if type.code == STRUCTURE:
+            for member, member_type in zip(type._names_, type._types_, strict=True):
+                path = f"{name}.{member}" if i else member
+                self._add(member_type, path, depth + 1, odd, is_odd or "." in member or not member)
+        else:
+            self.nodes.append(i)
+            self.depths.append(depth)
+            kind = kind_of(type.code)
+            self.kinds.append(kind)
+            self.packed.append(NUMBERS[SCALARS[type.code][3]] if kind == NUMBER else None)
+        self.nexts[i] = len(self.names)
+
+    def slots(self, i: int) -> tuple[int, int]:
+        """The leaf slots of the subtree of node i: first, and one after the last."""
+        return self.first[i], self.first[self.nexts[i]]
+
+    def expand(self, bits: int) -> list[int]:
+        """The leaves that an update with these bits carries."""
+        found: list[int] = []
+        stop = 0
+        for i in iterate(bits & self.mask):
+            if i >= stop:
+                stop = self.nexts[i]
+                found += self.nodes[self.first[i] : self.first[stop]]
+        return found
+
+
+def kind_of(code: int) -> int:
+    """NUMBER, TEXT, ... for the code of a leaf."""
+    if code in (STRING, BOUNDED_STRING):
+        return TEXT
+    if code in SCALARS:
+        return NUMBER
+    if code not in SCALAR_FORMS:
+        return OTHER
+    return TEXT_ARRAY if code & ~ARRAY_BITS == STRING else NUMBERS_ARRAY
+
+
+@final
+class FieldDesc:
+    """A pvData type. Frozen, hashable, compared by structure; made by `of`, `structure`, `union`, `array` and `parse`.
+
+    The nodes of a structure are numbered depth first, 0 being the root: these are the bits of an update's BitSet.
+    Anything but a structure is one node.
+    """
+
+    __slots__ = (
+        "_hash_",
+        "_made_",
+        "_names_",
+        "_types_",
+        "bound",
+        "code",
+        "count",
+        "element",
+        "height",
+        "id",
+    )
+
+    code: int
+    id: str
+    bound: int
+    element: FieldDesc | None
+    count: int
+    height: int
+    _names_: tuple[str, ...]
+    _types_: tuple[FieldDesc, ...]
+    _made_: Plan | None
+    _hash_: int
+
+    def __init__(self) -> None:
+        raise TypeError("use FieldDesc.of, .structure, .union or .parse")
+
+    @classmethod
+    def of(cls, spec: str | FieldDesc | Mapping[str, Any]) -> FieldDesc:
+        """The type that a text ("double", "int32[]", "int8<16>", "string(8)", "any", ...) or a mapping of members means.
+
+        Raises EncodeError (a ValueError) for a text that is no type.
+        """
+        if isinstance(spec, FieldDesc):
+            return spec
+        if isinstance(spec, str):
+            short = parse_short(spec)
+            return simple(*short) if short is not None else cls.parse(spec)
+        if isinstance(spec, Mapping):
+            return cls.structure("", spec)
+        raise EncodeError(f"a type is a text, a FieldDesc or a mapping, not {spec!r}")
+
+    @classmethod
+    def structure(
+        cls, id: str = "", members: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **fields: Any
+    ) -> FieldDesc:
+        """A structure; members from a mapping or pairs of name and type (as `of` takes them), then keywords."""
+        return built(STRUCTURE, id, members, fields)
+
+    @classmethod
+    def union(
+        cls, id: str = "", members: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **fields: Any
+    ) -> FieldDesc:
+        """A union; members as for `structure`."""
+        return built(UNION, id, members, fields)
+
+    @classmethod
+    def parse(cls, text: str) -> FieldDesc:
+        """Read a type printed by pvxs, by pvinfo or by `format("short")`. Raises EncodeError with line and column."""
+        return from_tree(parse(text))
+
+    @classmethod
+    def from_bytes(cls, data: Any, byteorder: str = "little") -> FieldDesc:
+        """Decode one type description without ids that fills `data`."""
+        r = Reader(data, 0, None, byteorder)
+        made = read_desc(r, TypeIds(), 0)
+        if made is None:
+            raise DecodeError("null type where a type is needed", 0)
+        if r.left:
+            raise DecodeError(f"{r.left} bytes after the type", r.pos)
+        return made
+
+    def to_bytes(self, byteorder: str = "little") -> bytes:
+        """The wire form, without ids."""
+        w = Writer(byteorder)
+        write_desc(self, w)
+        return w.take()
+
+    def array(self) -> FieldDesc:
+        """The variable-size array of this type. Raises EncodeError for an array or a bounded string."""
+        if self.code == STRUCTURE or self.code == UNION:
+            return array_of(self)
+        if self.code == ANY:
+            return simple(ANY_ARRAY, 0)
+        if self.code in SCALARS:
+            return simple(self.code | VARIABLE, 0)
+        raise EncodeError(f"there are no arrays of {self.format('short')}")
+
+    def format(self, style: str = "pvxs") -> str:
+        """The type as text: "pvxs" (as pvxs prints it), "pvinfo" (as pvinfo does) or "short" (one line)."""
+        if style == "pvxs":
+            return format_pvxs(self)
+        if style == "pvinfo":
+            return format_pvinfo(self)
+        if style == "short":
+            return format_short(self)
+        raise ValueError(f"style must be 'pvxs', 'pvinfo' or 'short', not {style!r}")
+
+    def _plan_(self) -> Plan:
+        plan = self._made_
+        if plan is None:
+            plan = Plan(self)
+            object.__setattr__(self, "_made_", plan)
+        return plan
+
+    @property
+    def is_structure(self) -> bool:
+        """True for a structure (not for a structure array)."""
+        return self.code == STRUCTURE
+
+    @property
+    def dtype(self) -> np.dtype[np.generic] | None:
+        """The numpy dtype of a numeric scalar or of the elements of a numeric array, otherwise None."""
+        return DTYPES.get(self.code & ~ARRAY_BITS) if self.code in SCALAR_FORMS else None
+
+    @property
+    def members(self) -> Mapping[str, FieldDesc]:
+        """Name to type: of a structure or union, or of the elements of their arrays; empty for others."""
+        source = self if self.element is None else self.element
+        return MappingProxyType(dict(zip(source._names_, source._types_, strict=True)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dotted names of all nodes, depth first; names[0] is "", the root."""
+        return tuple(self._plan_().names)
+
+    def index(self, name: str | tuple[str, ...], /) -> int:
+        """The number of the node with a dotted name, or with a path of exact names. Raises KeyError."""
+        if isinstance(name, str):
+            return self._plan_().index[name]
+        plan = self._plan_()
+        i = 0
+        for part in name:
+            child, stop, i = i + 1, plan.nexts[i], -1
+            position = 0
+            parent = plan.types[child - 1]
+            while child < stop:
+                if parent._names_[position] == part:
+                    i = child
+                    break
+                position += 1
+                child = plan.nexts[child]
+            if i < 0:
+                raise KeyError(name)
+        return i
+
+    def node(self, i: int, /) -> FieldDesc:
+        """The type of node i."""
+        return self._plan_().types[i]
+
+    def end(self, i: int, /) -> int:
+        """The number after the subtree of node i."""
+        return self._plan_().nexts[i]
+
+    def is_leaf(self, i: int, /) -> bool:
+        """True if node i is not a structure."""
+        return self._plan_().types[i].code != STRUCTURE
+
+    def __getitem__(self, name: str | tuple[str, ...], /) -> FieldDesc:
+        return self._plan_().types[self.index(name)]
+
+    def __contains__(self, name: object, /) -> bool:
+        try:
+            self.index(name)  # type: ignore[arg-type]
+        except (KeyError, TypeError):
+            return False
+        return True
+
+    def __len__(self) -> int:
+        return len(self._plan_().names)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Any:
+        return iter(self.names)
+
+    def __eq__(self, other: object, /) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, FieldDesc):
+            return NotImplemented
+        return (
+            self.code == other.code
+            and self.bound == other.bound
+            and self.count == other.count
+            and hash(self) == hash(other)
+            and self.id == other.id
+            and self._names_ == other._names_
+            and self._types_ == other._types_
+            and self.element == other.element
+        )
+
+    def __hash__(self) -> int:
+        found = self._hash_
+        if found == -1:
+            found = hash((self.code, self.bound, self.id, self._names_, self._types_, self.element))
+            object.__setattr__(self, "_hash_", found)
+        return found
+
+    def __setattr__(self, name: str, value: object, /) -> None:
+        raise AttributeError(f"FieldDesc is frozen: {name}")
+
+    def __delattr__(self, name: str, /) -> None:
+        raise AttributeError(f"FieldDesc is frozen: {name}")
+
+    def __str__(self) -> str:
+        return format_pvxs(self)
+
+    def __repr__(self) -> str:
+        return f"FieldDesc.parse({format_short(self)!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return FieldDesc.from_bytes, (self.to_bytes(),)
+
+    def __copy__(self) -> FieldDesc:
+        return self
+
+    def __deepcopy__(self, memo: object, /) -> FieldDesc:
+        return self
+
+
+FieldDesc.__module__ = "pvafast"
+
+# A frozen class is filled through its slots.
+(
+    _set_code,
+    _set_bound,
+    _set_id,
+    _set_names,
+    _set_types,
+    _set_element,
+    _set_count,
+    _set_height,
+    _set_hash,
+    _set_made,
+) = (
+    getattr(FieldDesc, slot).__set__
+    for slot in (
+        "code",
+        "bound",
+        "id",
+        "_names_",
+        "_types_",
+        "element",
+        "count",
+        "height",
+        "_hash_",
+        "_made_",
+    )
+)
+
+
+def make(
+    code: int,
+    bound: int = 0,
+    id: str = "",
+    names: tuple[str, ...] = (),
+    types: tuple[FieldDesc, ...] = (),
+    element: FieldDesc | None = None,
+) -> FieldDesc:
+    """A FieldDesc of parts that have been checked. The elements of scalar arrays are no nodes of their own."""
+    made = FieldDesc.__new__(FieldDesc)
+    count = 1
+    height = 0
+    if names:
+        count += sum([type.count for type in types])
+        height = 1 + max([type.height for type in types])
+    elif element is not None and code in (STRUCTURE_ARRAY, UNION_ARRAY):
+        count += element.count
+        height = 1 + element.height
+    _set_code(made, code)
+    _set_bound(made, bound)
+    _set_id(made, id)
+    _set_names(made, names)
+    _set_types(made, types)
+    _set_element(made, element)
+    _set_count(made, count)
+    _set_height(made, height)
+    _set_hash(made, -1)
+    _set_made(made, None)
+    return made
+
+
+# One FieldDesc for each scalar, scalar array and any type; the elements of scalar arrays are these, too.
+_SIMPLE: Final[dict[int, FieldDesc]] = {}
+for _code in sorted(SCALARS) + [ANY]:
+    _SIMPLE[_code] = make(_code)
+for _code in sorted(SCALARS):
+    _SIMPLE[_code | VARIABLE] = make(_code | VARIABLE, element=_SIMPLE[_code])
+_SIMPLE[ANY_ARRAY] = make(ANY_ARRAY, element=_SIMPLE[ANY])
+
+
+def simple(code: int, bound: int) -> FieldDesc:
+    """The type of a scalar, scalar array, bounded string or any code."""
+    if not bound and code in _SIMPLE:
+        return _SIMPLE[code]
+    if not 0 <= bound < 1 << 32:
+        raise EncodeError(f"a bound lies in 0 to {(1 << 32) - 1}, not {bound}")
+    element = None if code == BOUNDED_STRING else _SIMPLE[code & ~ARRAY_BITS]
+    return make(code, bound, element=element)
+
+
+def array_of(element: FieldDesc) -> FieldDesc:
+    """The structure or union array with these elements."""
+    checked(element.count + 1, element.height + 1)
+    return make(STRUCTURE_ARRAY if element.code == STRUCTURE else UNION_ARRAY, id=element.id, element=element)
+
+
+def checked(count: int, height: int) -> None:
+    """Refuse types whose layout would not end."""
+    if count > MAX_COUNT:
+        raise EncodeError(f"a type of {count} nodes; the most is {MAX_COUNT}")
+    if height > MAX_HEIGHT:
+        raise EncodeError(f"a type nested {height} deep; the most is {MAX_HEIGHT}")
+
+
+def composite(code: int, id: str, names: tuple[str, ...], types: tuple[FieldDesc, ...]) -> FieldDesc:
+    """A structure or union of checked parts."""
+    if not isinstance(id, str):
+        raise EncodeError(f"a type id is a str, not {id!r}")
+    seen = set()
+    for name in names:
+        if not isinstance(name, str):
+            raise EncodeError(f"a member name is a str, not {name!r}")
+        if name in seen:
+            raise EncodeError(f"duplicate member name {name!r}")
+        seen.add(name)
+    checked(1 + sum(type.count for type in types), 1 + max((type.height for type in types), default=0))
+    return make(code, 0, id, names, types)
+
+
+def built(code: int, id: str, members: Any, fields: Mapping[str, Any]) -> FieldDesc:
+    """A structure or union from what `FieldDesc.structure` takes."""
+    pairs = list(members.items() if isinstance(members, Mapping) else members) + list(fields.items())
+    return composite(
+        code, id, tuple(name for name, _ in pairs), tuple(FieldDesc.of(spec) for _, spec in pairs)
+    )
+
+
+def from_tree(tree: Any) -> FieldDesc:
+    """The type that the tree of a parsed text describes: (code, bound, id, ((name, tree), ...))."""
+    code, bound, id, members = tree
+    if code not in (STRUCTURE, UNION, STRUCTURE_ARRAY, UNION_ARRAY):
+        return simple(code, bound)
+    one = UNION if code in (UNION, UNION_ARRAY) else STRUCTURE
+    made = composite(one, id, tuple(name for name, _ in members), tuple(from_tree(sub) for _, sub in members))
+    return made if code == one else array_of(made)
+
+
+# --- the wire form -------------------------------------------------------------------------------------------------
+
+
+class Cache:
+    """Descriptors free of ids that came before, by their bytes: the same bytes give the identical FieldDesc.
+
+    A description ends where its own bytes say, so one that starts with all the bytes of a known one is that one.
+    Known ones are found by their first bytes. Entries are replaced, never changed: safe without the GIL.
+    """
+
+    __slots__ = ("known", "nodes")
+
+    # Descriptors shorter than this are parsed: that takes no longer.
+    PREFIX: Final = 48
+    # Types that begin alike (NTScalar of each type, with and without display...) share a place.
+    PLACES: Final = 16
+    MAX_NODES: Final = 262_144
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, tuple[tuple[bytes, FieldDesc], ...]] = {}
+        self.nodes = 0
+
+    def find(self, r: Reader) -> FieldDesc | None:
+        """The known type whose description comes next, which is then read."""
+        pos = r.pos
+        if r.end - pos < self.PREFIX:
+            return None
+        data = r.data
+        for raw, type in self.known.get(bytes(data[pos : pos + self.PREFIX]), ()):
+            stop = pos + len(raw)
+            if stop <= r.end and data[pos:stop] == raw:
+                r.pos = stop
+                return type
+        return None
+
+    def keep(self, raw: bytes, type: FieldDesc) -> None:
+        """Remember a type by its description."""
+        if len(raw) < self.PREFIX:
+            return
+        self.nodes += type.count
+        if self.nodes > self.MAX_NODES:
+            self.known = {}
+            self.nodes = type.count
+        prefix = raw[: self.PREFIX]
+        self.known[prefix] = ((raw, type), *self.known.get(prefix, ())[: self.PLACES - 1])
+
+
+CACHES: Final = (Cache(), Cache())  # little-endian, big-endian
+
+
+@final
+class TypeIds:
+    """The types that one direction of a connection has numbered; the last definition of an id wins.
+
+    broken: an error inside a type description may have hidden definitions.
+    """
+
+    __slots__ = ("broken", "known", "nodes")
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.known: dict[int, FieldDesc] = {}
+        self.nodes = 0
+
+    def define(self, number: int, type: FieldDesc, r: Reader, pos: int) -> None:
+        """Keep a type under its id."""
+        old = self.known.get(number)
+        nodes = self.nodes + type.count - (old.count if old is not None else 0)
+        if nodes > r.limits.registry_nodes:
+            raise LimitExceeded(f"type ids that hold {nodes} nodes", pos, limit="registry_nodes")
+        self.known[number] = type
+        self.nodes = nodes
+
+
+def too_deep(pos: int, depth: int) -> LimitExceeded:
+    """The error for a type or value nested deeper than Limits.depth."""
+    return LimitExceeded(f"nesting deeper than {depth}", pos, limit="depth")
+
+
+def too_many(pos: int, nodes: int) -> LimitExceeded:
+    """The error for a type of more nodes than Limits.type_nodes."""
+    return LimitExceeded(f"type of more than {nodes} nodes", pos, limit="type_nodes")
+
+
+def read_desc(r: Reader, ids: TypeIds, depth: int) -> FieldDesc | None:
+    """Read a type description; definitions in it are added to `ids`. None for the null type."""
+    cache = CACHES[r.big]
+    limits = r.limits
+    start = r.pos
+    if r.end - start >= cache.PREFIX and r.data[start] == STRUCTURE:
+        known = cache.find(r)
+        if known is not None:
+            if known.height + depth > limits.depth:
+                raise too_deep(start, limits.depth)
+            if known.count > limits.type_nodes:
+                raise too_many(start, limits.type_nodes)
+            return known
+    parser = DescParser(r, ids)
+    try:
+        made = parser.node(depth, True)
+    except DecodeError:
+        ids.broken = True
+        raise
+    if made is not None and made.code == STRUCTURE and not parser.with_ids:
+        cache.keep(bytes(r.data[start : r.pos]), made)
+    return made
+
+
+@final
+class DescParser:
+    """Reads one type description, counting its nodes expanded."""
+
+    __slots__ = ("count", "ids", "limits", "r", "with_ids")
+
+    def __init__(self, r: Reader, ids: TypeIds) -> None:
+        self.r = r
+        self.ids = ids
+        self.limits = r.limits
+        self.count = 0
+        self.with_ids = False
+
+    def charge(self, nodes: int, pos: int) -> None:
+        """Count nodes against Limits.type_nodes."""
+        self.count += nodes
+        if self.count > self.limits.type_nodes:
+            raise too_many(pos, self.limits.type_nodes)
+
+    def node(self, depth: int, null_allowed: bool) -> FieldDesc | None:
+        """One type; None for the null type, where it is allowed."""
+        r = self.r
+        pos = r.pos
+        if depth > self.limits.depth:
+            raise too_deep(pos, self.limits.depth)
+        if pos >= r.end:
+            raise r.short("type code", 1)
+        code: int = r.data[pos]
+        r.pos = pos + 1
+        if code == STRUCTURE or code == UNION:
+            self.charge(1, pos)
+            return self.members(code, depth)
+        if code in SCALAR_FORMS:
+            self.charge(1, pos)
+            form = code & ARRAY_BITS
+            if form == BOUNDED or form == FIXED:
+                return self.bounded(code, pos)
+            return _SIMPLE[code]
+        if code == ANY or code == ANY_ARRAY:
+            self.charge(1, pos)
+            return _SIMPLE[code]
+        if code == STRUCTURE_ARRAY or code == UNION_ARRAY:
+            self.charge(1, pos)
+            at = r.pos
+            element = self.node(depth + 1, False)
+            assert element is not None
+            wanted = STRUCTURE if code == STRUCTURE_ARRAY else UNION
+            if element.code != wanted:
+                name = "structure" if wanted == STRUCTURE else "union"
+                raise DecodeError(f"{name} array of something else (code 0x{element.code:02x})", at)
+            return make(code, id=element.id, element=element)
+        if code == ID_REFERENCE:
+            self.with_ids = True
+            number = self.number()
+            known = self.ids.known.get(number)
+            if known is None:
+                raise DecodeError(f"unknown type id {number}", pos)
+            self.charge(known.count, pos)
+            if known.height + depth > self.limits.depth:
+                raise too_deep(pos, self.limits.depth)
+            return known
+        if code == ID_DEFINITION:
+            self.with_ids = True
+            numbers = [self.number()]
+            while r.pos < r.end and r.data[r.pos] == ID_DEFINITION:
+                r.pos += 1
+                numbers.append(self.number())
+            made = self.node(depth, False)
+            assert made is not None
+            for number in reversed(numbers):
+                self.ids.define(number, made, r, pos)
+            return made
+        if code == BOUNDED_STRING:
+            self.charge(1, pos)
+            return self.bounded(code, pos)
+        r.pos = pos
+        if code == NULL:
+            if null_allowed:
+                r.pos = pos + 1
+                return None
+            raise DecodeError("null type where a type is needed", pos)
+        if code == TAGGED_ID:
+            raise DecodeError("tagged type id (code 0xfc)", pos)
+        raise DecodeError(f"unknown type code 0x{code:02x}", pos)
+
+    def number(self) -> int:
+        """The id of a definition or reference."""
+        r = self.r
+        if r.end - r.pos < 2:
+            raise r.short("type id", 2)
+        number: int = U16[r.big].unpack_from(r.data, r.pos)[0]
+        r.pos += 2
+        return number
+
+    def bounded(self, code: int, pos: int) -> FieldDesc:
+        """A bounded or fixed array, or a bounded string: its Size follows."""
+        r = self.r
+        bound = r.size()
+        item = 1 if code == BOUNDED_STRING else SCALARS[code & ~ARRAY_BITS][4] or 1
+        limit, limit_name = self.limits.message, "message"
+        if code & ~ARRAY_BITS == STRING and code != BOUNDED_STRING:
+            limit, limit_name = self.limits.elements, "elements"
+        if bound * item > limit:
+            raise LimitExceeded(f"{short_name(code, bound)} in a type", pos, limit=limit_name)
+        return simple(code, bound)
+
+    def members(self, code: int, depth: int) -> FieldDesc:
+        """The rest of a structure or union: its id and its members."""
+        r = self.r
+        id = r.string()
+        pos = r.pos
+        n = r.size()
+        # A member takes at least two bytes: an empty name and a code.
+        if n * 2 > r.end - r.pos:
+            raise DecodeError(f"{n} members need {2 * n} bytes, {r.end - r.pos} left", pos)
+        if self.count + n > self.limits.type_nodes:
+            raise too_many(pos, self.limits.type_nodes)
+        names: dict[str, None] = {}
+        types: list[FieldDesc] = []
+        for _ in range(n):
+            pos = r.pos
+            name = r.string()
+            if name in names:
+                raise DecodeError(f"duplicate member name {name!r}", pos)
+            names[name] = None
+            try:
+                member = self.node(depth + 1, False)
+            except DecodeError as error:
+                error.within(name)
+                raise
+            assert member is not None
+            types.append(member)
+        return make(code, 0, id, tuple(names), tuple(types))
+
+
+def write_desc(type: FieldDesc, w: Writer, ids: dict[FieldDesc, int] | None = None) -> None:
+    """Write a type description; with `ids`, number the types as pvAccessCPP does."""
+    code = type.code
+    if ids is not None and code not in SCALAR_FORMS and code != BOUNDED_STRING:
+        number = ids.get(type)
+        if number is not None:
+            w.u8(ID_REFERENCE)
+            w.u16(number)
+            return
+        if len(ids) < 0xFFFF:
+            number = len(ids) + 1
+            ids[type] = number
+            w.u8(ID_DEFINITION)
+            w.u16(number)
+    w.u8(code)
+    if code == STRUCTURE or code == UNION:
+        w.string(type.id)
+        w.size(len(type._names_))
+        for name, member in zip(type._names_, type._types_, strict=True):
+            w.string(name)
+            write_desc(member, w, ids)
+    elif code == STRUCTURE_ARRAY or code == UNION_ARRAY:
+        assert type.element is not None
+        write_desc(type.element, w, ids)
+    elif code == BOUNDED_STRING or (code in SCALAR_FORMS and code & ARRAY_BITS in (BOUNDED, FIXED)):
+        w.size(type.bound)
+
+
+alarm_t: Final = FieldDesc.structure("alarm_t", severity="int32", status="int32", message="string")
+time_t: Final = FieldDesc.structure("time_t", secondsPastEpoch="int64", nanoseconds="int32", userTag="int32")
+enum_t: Final = FieldDesc.structure("enum_t", index="int32", choices="string[]")
