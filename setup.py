@@ -96,7 +96,9 @@ def prepare(extension):
     from Cython.Build import cythonize
 
     extension.include_dirs.append(numpy.get_include())
-    [translated] = cythonize([extension], build_dir="build/cython", compiler_directives=DIRECTIVES, quiet=True)
+    [translated] = cythonize(
+        [extension], build_dir="build/cython", compiler_directives=DIRECTIVES, quiet=True
+    )
     extension.sources = translated.sources
 
 
