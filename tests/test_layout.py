@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "pvafast"
 WORDS = ("buffer", "bitset", "introspection", "array", "value", "codec", "framing")
 # A room may import from the rooms to its left. In each twin the words stand in order, where _py is named.
 ORDER = (
-    *("errors", "limits", "_version", "_types", "_typetext", "_coerce", "_py", "_backend"),
+    *("errors", "limits", "_version", "_types", "_typetext", "_valuetext", "_coerce", "_py", "_backend"),
     *("messages", "request", "normative", "ndarray", "connection"),
     *(("client", "server", "capture"), "cli", "__main__"),
 )
@@ -21,36 +21,36 @@ RANK = {
     room: rank for rank, rooms in enumerate(ORDER) for room in ([rooms] if isinstance(rooms, str) else rooms)
 }
 TWINS = ("_py", "_c")
+SHARED = ("_typetext", "_valuetext", "_coerce")  # one text for both twins, on their types
 
 
-def python_imports(text: str, package: str) -> Iterator[str]:
-    """Dotted names of what a module in `package` imports from pvafast, wherever in the text it does.
-
-    Within _py a name that only annotations need (`BitSet.expand` takes a FieldDesc) is not counted: it is
-    imported under TYPE_CHECKING, and the order holds when the program runs.
-    """
+def python_imports(text: str, package: str) -> Iterator[tuple[str, bool]]:
+    """What a module in `package` imports from pvafast, wherever in the text: (dotted name, whether for types only)."""
     tree = ast.parse(text)
-    unread = {inner for node in ast.walk(tree) if for_types_only(node) for inner in ast.walk(node)}
+    typed = {inner for node in ast.walk(tree) if for_types_only(node) for inner in ast.walk(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "pvafast")
+            found = [alias.name for alias in node.names if alias.name.split(".")[0] == "pvafast"]
         elif isinstance(node, ast.ImportFrom):
-            if package in ("pvafast._py", "pvafast._c") and node.level == 1 and node in unread:
-                continue
-            yield from names(node.module or "", node.level, [alias.name for alias in node.names], package)
+            found = list(names(node.module or "", node.level, [alias.name for alias in node.names], package))
+        else:
+            continue
+        yield from ((name, node in typed) for name in found)
 
 
 def for_types_only(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-def cython_imports(text: str, package: str) -> Iterator[str]:
+def cython_imports(text: str, package: str) -> Iterator[tuple[str, bool]]:
     """The same of a .pyx or .pxd, whose syntax ast does not know: of its import and cimport statements."""
     pattern = r"^[ \t]*from[ \t]+(\.*)([\w.]*)[ \t]+c?import[ \t]+(\([^)]*\)|[^\n#]*)"
     for dots, module, listed in re.findall(pattern, text, re.MULTILINE):
         imported = [name.split()[0] for name in re.sub(r"#.*|[()]", "", listed).split(",") if name.strip()]
-        yield from names(module, len(dots), imported, package)
-    yield from re.findall(r"^[ \t]*c?import[ \t]+(pvafast[\w.]*)", text, re.MULTILINE)
+        yield from ((name, False) for name in names(module, len(dots), imported, package))
+    yield from (
+        (name, False) for name in re.findall(r"^[ \t]*c?import[ \t]+(pvafast[\w.]*)", text, re.MULTILINE)
+    )
 
 
 def names(module: str, level: int, imported: list[str], package: str) -> Iterator[str]:
@@ -61,10 +61,12 @@ def names(module: str, level: int, imported: list[str], package: str) -> Iterato
         yield from (f"{module}.{name}" for name in imported)
 
 
-def offence(importer: str, imported: str) -> str | None:
+def offence(importer: str, imported: str, for_types: bool = False) -> str | None:
     """What is wrong with it that module `importer` imports `imported`; None if nothing is. Dotted names."""
     _, room, *rest = importer.split(".")
     _, target, *inner = imported.split(".")
+    if for_types and ((room in SHARED and target == "_py") or (room in TWINS and target == room)):
+        return None  # annotations in and below the twins name the types of the twins; at run time the order holds
     if room in TWINS:
         if target == room:
             word, other = rest[0], inner[0] if inner else ""
@@ -94,7 +96,7 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield ".".join(["pvafast", *relative.with_suffix("").parts]), path
 
 
-def imports(name: str, path: Path) -> Iterator[str]:
+def imports(name: str, path: Path) -> Iterator[tuple[str, bool]]:
     package = name.rpartition(".")[0]
     read = cython_imports if path.suffix in (".pyx", ".pxd") else python_imports
     return read(path.read_text(encoding="utf-8"), package)
@@ -104,8 +106,8 @@ def test_imports_point_left() -> None:
     found = [
         f"{path.relative_to(SOURCE)} imports {imported}: {problem}"
         for name, path in modules()
-        for imported in imports(name, path)
-        if (problem := offence(name, imported))
+        for imported, for_types in imports(name, path)
+        if (problem := offence(name, imported, for_types))
     ]
     assert not found, "\n".join(found)
 
@@ -151,13 +153,16 @@ def test_the_twins_have_the_same_words() -> None:
         ("pvafast._py.bitset", "from .introspection import FieldDesc", "may only import"),
         ("pvafast._py.bitset", "if TYPE_CHECKING:\n    from .introspection import FieldDesc", None),
         ("pvafast._py.bitset", "if TYPE_CHECKING:\n    from ..messages import Status", "not to the left"),
+        ("pvafast._coerce", "if TYPE_CHECKING:\n    from ._py.value import Value", None),
+        ("pvafast._coerce", "from ._py.value import Value", "only _backend"),
+        ("pvafast.messages.core", "if TYPE_CHECKING:\n    from .._py.value import Value", "only _backend"),
         ("pvafast._py.codec", "from .value import Value\nfrom ..errors import DecodeError", None),
         ("pvafast._backend", "from ._c import codec", None),
         ("pvafast.client.search", "from .channel import Channel\nimport asyncio", None),
     ],
 )
 def test_the_checker_sees(importer: str, text: str, problem: str | None) -> None:
-    found = [offence(importer, imported) for imported in python_imports(text, importer.rpartition(".")[0])]
+    found = [offence(importer, *imported) for imported in python_imports(text, importer.rpartition(".")[0])]
     if problem is None:
         assert not any(found)
     else:
@@ -181,4 +186,4 @@ def test_the_checker_sees(importer: str, text: str, problem: str | None) -> None
     ],
 )
 def test_the_checker_reads_cython(text: str, imported: list[str]) -> None:
-    assert list(cython_imports(text, "pvafast._c")) == imported
+    assert [name for name, _ in cython_imports(text, "pvafast._c")] == imported
