@@ -12,21 +12,23 @@ The three forms of one type::
 Where the forms differ from their models, and what they cannot say:
 
 * An id or a member name with white space, quotes, brackets, commas or unprintable characters is written as a
-  quoted string with escapes (the models print it raw), so that it can be read back.
+  quoted string with escapes (the models print it raw), so that it can be read back. So are, in pvinfo's form, ids
+  that spell another type, such as "double".
 * pvinfo prints neither "structure" nor "union" before an id. A union with an id of its own therefore reads back
-  as a structure, a structure with an id and no members cannot be told from a misspelt type and is refused, and
-  the ids "structure" and "union" read back as "" (which is what pvAccessCPP sends for them).
+  as a structure; a structure with a plain id and no members cannot be told from a misspelt type and is refused; and
+  the default ids "structure" and "union" read back as "", which is what pvAccessCPP sends for them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol
 
 from ._types import (
     ANY,
     ANY_ARRAY,
+    ARRAY_BITS,
     BOUNDED,
     BOUNDED_STRING,
     FIXED,
@@ -91,6 +93,12 @@ def _escape(character: str) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
+def _shown(text: str) -> str:
+    """A part of a text, for an error message."""
+    shown = "".join(map(_escape, text[:60]))
+    return f"`{shown}...`" if len(text) > 60 else f"`{shown}`"
+
+
 def _quoted(text: str) -> str:
     return '"' + "".join(map(_escape, text)) + '"'
 
@@ -135,29 +143,34 @@ def format_pvinfo(fd: TypeLike, name: str = "", indent: int = 0) -> str:
     name: of the field, printed behind it. indent: levels of four spaces.
     """
     lines: list[str] = []
-    _pvinfo(fd, name or None, indent, lines)
+    _pvinfo(fd, name or None, indent, lines, False)
     return "\n".join(lines)
 
 
-def _pvinfo(fd: TypeLike, name: str | None, level: int, lines: list[str]) -> None:
-    tail = "" if name is None else " " + _word(name)
-    if fd.code not in _COMPOUND:
-        lines.append("    " * level + short_name(fd.code, fd.bound, 2) + tail)
-        if fd.code == ANY_ARRAY:
-            lines.append("    " * (level + 1) + "any")
-        return
-    if fd.id:
-        element = _word(fd.id)
+def _pvinfo(fd: TypeLike, name: str | None, level: int, lines: list[str], in_union: bool) -> None:
+    is_array = fd.code in (STRUCTURE_ARRAY, UNION_ARRAY, ANY_ARRAY)
+    if fd.code == ANY_ARRAY:
+        element = "any"
+    elif fd.code not in _COMPOUND:
+        element = short_name(fd.code, fd.bound, 2)
     else:
-        element = "structure" if fd.code in (STRUCTURE, STRUCTURE_ARRAY) else "union"
-    if fd.code in (STRUCTURE_ARRAY, UNION_ARRAY):
-        lines.append("    " * level + element + "[]" + tail)
+        default = "structure" if fd.code in (STRUCTURE, STRUCTURE_ARRAY) else "union"
+        element = fd.id or default
+        if not _is_bare(element) or (element in _RESERVED and element != default):
+            element = _quoted(element)
+    lines.append(
+        "    " * level + element + ("[]" if is_array else "") + ("" if name is None else " " + _word(name))
+    )
+    if is_array:
+        # The element has a line of its own, and in a union the array has one more before it.
         level += 1
+        if in_union:
+            lines.append("    " * level + element + "[]")
+            level += 1
         lines.append("    " * level + element)
-    else:
-        lines.append("    " * level + element + tail)
+    is_union = fd.code in (UNION, UNION_ARRAY)
     for member, type in fd.members.items():
-        _pvinfo(type, member, level + 1, lines)
+        _pvinfo(type, member, level + 1, lines, is_union)
 
 
 def format_short(fd: TypeLike) -> str:
@@ -198,8 +211,6 @@ _TOKEN: Final = re.compile(
 _ESCAPE: Final = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))")
 _SUFFIX_BITS: Final = {"array": VARIABLE, "fixed": FIXED, "bounded": BOUNDED}
 
-_Members: TypeAlias = list[tuple[str, Spec]]
-
 
 def _fail(line: int, column: int, reason: str) -> EncodeError:
     return EncodeError(f"type text, line {line}, column {column}: {reason}")
@@ -230,12 +241,9 @@ def _tokens(text: str, limits: Limits) -> list[_Token]:
         match = _TOKEN.match(text, position)
         column = position - line_start + 1
         if match is None:
-            what = (
-                "a string without its closing quote"
-                if text[position] == '"'
-                else f"unexpected {text[position]!r}"
-            )
-            raise _fail(line, column, what)
+            if text[position] == '"':
+                raise _fail(line, column, "a string without its closing quote")
+            raise _fail(line, column, f"unexpected {_shown(text[position])}")
         kind = match.lastgroup or ""
         position = match.end()
         if kind == "newline":
@@ -256,6 +264,8 @@ def _tokens(text: str, limits: Limits) -> list[_Token]:
             content = _unescaped(content[1:-1], line, column)
         elif kind in ("open", "close"):
             kind = content
+        if len(tokens) > 8 * limits.type_nodes:
+            raise _fail(line, column, f"more than {limits.type_nodes} nodes (Limits.type_nodes)")
         tokens.append(_Token(kind, content, number, line, column, indent))
         line += (breaks := match[0].count("\n"))
         if breaks:
@@ -266,7 +276,7 @@ def _tokens(text: str, limits: Limits) -> list[_Token]:
 
 
 class _Parser:
-    """One text. `parse_braces` reads pvxs's and the one-line form, `parse_lines` pvinfo's."""
+    """One text. `type` reads pvxs's and the one-line form, which have braces, and `line` pvinfo's, which has none."""
 
     def __init__(self, text: str, limits: Limits) -> None:
         self.tokens = _tokens(text, limits)
@@ -280,21 +290,20 @@ class _Parser:
         elif token.kind in ("fixed", "bounded", "length"):
             found = f"a length of {token.number}"
         else:
-            found = f"`{token.text}`"
+            found = _shown(token.text)
         return _fail(token.line, token.column, f"expected {expected}, found {found}")
 
     def unknown(self, token: _Token) -> EncodeError:
         if token.kind in ("word", "string"):
-            return _fail(token.line, token.column, f"unknown type `{token.text}`")
+            return _fail(token.line, token.column, f"unknown type {_shown(token.text)}")
         return self.fail(token, "a type")
 
     def enter(self, token: _Token, depth: int) -> None:
-        """Count one node."""
+        """Count one node; the root has depth 0, the element of an array is a node, too."""
         self.nodes += 1
         if self.nodes > self.limits.type_nodes:
-            raise _fail(
-                token.line, token.column, f"more than {self.limits.type_nodes} nodes (Limits.type_nodes)"
-            )
+            reason = f"more than {self.limits.type_nodes} nodes (Limits.type_nodes)"
+            raise _fail(token.line, token.column, reason)
         if depth > self.limits.depth:
             raise _fail(token.line, token.column, f"nested deeper than {self.limits.depth} (Limits.depth)")
 
@@ -309,9 +318,13 @@ class _Parser:
     def accept(self, kind: str) -> _Token | None:
         return self.take() if self.peek().kind == kind else None
 
+    def suffix(self, kind: str) -> bool:
+        """Take a suffix of this kind, if it stands on the same line."""
+        return self.peek().indent < 0 and self.accept(kind) is not None
+
     def parse(self) -> Spec:
         if any(token.kind == "{" for token in self.tokens):
-            spec = self.type(1)
+            spec = self.type(0)
         else:
             spec = self.lines()
         if self.peek().kind != "end":
@@ -323,30 +336,27 @@ class _Parser:
         if word.kind != "word":
             return None
         if word.text == "any":
-            return Spec(ANY_ARRAY if self.accept("array") else ANY)
+            return Spec(ANY_ARRAY if self.suffix("array") else ANY)
         code = SPELLINGS.get(word.text)
         if code is None:
             return None
         suffix = self.peek()
-        if suffix.kind in _SUFFIX_BITS:
-            self.next += 1
+        if any(map(self.suffix, _SUFFIX_BITS)):
             return Spec(code | _SUFFIX_BITS[suffix.kind], suffix.number)
-        if suffix.kind == "length":
+        if self.suffix("length"):
             if code != STRING:
                 raise _fail(
                     suffix.line, suffix.column, f"only a string has a length in parentheses, not {word.text}"
                 )
-            self.next += 1
             return Spec(BOUNDED_STRING, suffix.number)
         return Spec(code)
 
-    def name(self, members: _Members, seen: set[str]) -> str:
+    def name(self, members: dict[str, Spec]) -> str:
         token = self.take()
         if token.kind not in ("word", "string"):
             raise self.fail(token, "a member name")
-        if token.text in seen:
-            raise _fail(token.line, token.column, f"member `{token.text}` a second time")
-        seen.add(token.text)
+        if token.text in members:
+            raise _fail(token.line, token.column, f"member {_shown(token.text)} a second time")
         return token.text
 
     # Braces.
@@ -371,16 +381,21 @@ class _Parser:
             # A word behind `struct` is its id when members follow, otherwise the name of an empty structure.
             if self.peek().kind == "string" or (self.peek().kind == "word" and self.peek(1).kind == "{"):
                 id = self.take().text
-        members: _Members = []
+        if is_array:
+            depth += 1
+            self.enter(word, depth)
+        members: dict[str, Spec] = {}
         if self.accept("{"):
-            seen: set[str] = set()
             while not self.accept("}"):
                 member = self.type(depth + 1)
-                members.append((self.name(members, seen), member))
+                members[self.name(members)] = member
                 self.accept("separator")
-        if not is_array:
-            is_array = self.accept("array") is not None
-        return Spec(_ARRAY_OF[code] if is_array else code, 0, id, tuple(members))
+        if not is_array and self.accept("array"):
+            is_array = True
+            self.enter(
+                word, depth + 1
+            )  # known only now, behind the members: their depth is counted as in a structure
+        return Spec(_ARRAY_OF[code] if is_array else code, 0, id, tuple(members.items()))
 
     # Lines: what belongs to a line is indented below it.
 
@@ -388,91 +403,96 @@ class _Parser:
         first = self.peek()
         if first.kind == "end":
             raise self.fail(first, "a type")
-        return self.line(first.indent, 1)
+        return self.line(0, None)
 
     def below(self, indent: int) -> bool:
         """Does a line begin here that belongs to the one indented by `indent`?"""
         return self.peek().indent > indent
 
-    def line(
-        self, indent: int, depth: int, members: _Members | None = None, seen: set[str] | None = None
-    ) -> Spec:
-        """One line and what belongs to it; a member line is added to `members`."""
+    def ends_line(self, ahead: int = 0) -> bool:
+        token = self.peek(ahead)
+        return token.kind == "end" or token.indent >= 0
+
+    def line(self, depth: int, members: dict[str, Spec] | None) -> Spec:
+        """One line with what is indented below it. A line in front of which `members` stand has a name: it joins them."""
         word = self.take()
-        self.enter(word, depth)
         if word.kind not in ("word", "string"):
             raise self.fail(word, "a type")
-        scalar = self.scalar(word)
-        is_array = False
+        self.enter(word, depth)
+        kind = _KIND_WORDS.get(word.text) if word.kind == "word" else None
+        scalar = self.scalar(word) if kind is None else None
+        is_array = scalar is None and self.suffix("array")
         id = ""
-        code = _KIND_WORDS.get(word.text) if word.kind == "word" else None
-        if scalar is None:
-            is_array = self.accept("array") is not None
-            if code is None:
-                id = word.text
-            elif (
-                self.peek().kind == "string"
-                and self.peek().indent < 0
-                and (members is None or (self.peek(1).kind in ("word", "string") and self.peek(1).indent < 0))
-            ):
-                id = self.take().text
+        if kind is None:
+            id = word.text
+        elif (
+            self.peek().kind == "string"
+            and not self.ends_line()
+            and (members is None or not self.ends_line(1))
+        ):
+            id = self.take().text  # pvxs's empty structures: `struct "id" name`
         name = None
         if members is not None:
-            if self.peek().indent >= 0:
-                raise self.fail(self.peek(), f"a member name behind `{word.text}`")
-            assert seen is not None
-            name = self.name(members, seen)
-        if self.peek().kind != "end" and self.peek().indent < 0:
+            if self.ends_line():
+                raise self.fail(self.peek(), f"the name of the {_shown(word.text)} above")
+            name = self.name(members)
+        if not self.ends_line():
             raise self.fail(self.peek(), "the end of the line")
-        spec = self.body(word, scalar, code, id, is_array, indent, depth)
+        spec = self.body(word, kind, scalar, id, is_array, depth)
         if members is not None and name is not None:
-            members.append((name, spec))
+            members[name] = spec
         return spec
 
     def body(
-        self,
-        word: _Token,
-        scalar: Spec | None,
-        code: int | None,
-        id: str,
-        is_array: bool,
-        indent: int,
-        depth: int,
+        self, word: _Token, kind: int | None, scalar: Spec | None, id: str, is_array: bool, depth: int
     ) -> Spec:
-        """The type of a line, once its own tokens are read: what is indented below it decides."""
+        """The type of a line whose own tokens have been read: what is indented below it decides."""
+        indent = word.indent
         if scalar is not None:
-            if scalar.code == ANY_ARRAY and self.below(indent):
-                element = self.take()
-                if element.text != "any" or (self.peek().indent < 0 and self.peek().kind != "end"):
-                    raise self.fail(element, "`any`")
+            if (
+                not self.below(indent)
+                or scalar.code == BOUNDED_STRING
+                or scalar.code & ARRAY_BITS in (BOUNDED, FIXED)
+            ):
                 return scalar
-            if not self.below(indent) or scalar.bound or scalar.code not in SPELLINGS.values():
+            is_array = scalar.code == ANY_ARRAY or scalar.code & ARRAY_BITS == VARIABLE
+        has_element = False
+        if is_array:
+            # pvinfo gives the element a line without a name, in a union another one before that for the array.
+            element = self.peek()
+            if (
+                self.below(indent)
+                and element.text == word.text
+                and self.peek(1).kind == "array"
+                and self.ends_line(2)
+            ):
+                self.next += 2
+                indent, element = element.indent, self.peek()
+            if self.below(indent) and element.text == word.text and self.ends_line(1):
+                self.next += 1
+                indent, has_element = element.indent, True
+            depth += 1
+            self.enter(word, depth)
+        if not self.below(indent):
+            if scalar is not None and scalar.code == ANY_ARRAY:
                 return scalar
-            id = word.text  # members below: an id that is spelled like a scalar type
-        if code is None and not self.below(indent):
-            raise self.unknown(word)
-        if is_array and self.below(indent) and self.peek(1).indent >= 0:
-            # The element has a line without a name.
-            element = self.take()
-            if element.text != word.text:
-                raise self.fail(element, f"`{word.text}`, the element")
-            indent = element.indent
-        members: _Members = []
-        seen: set[str] = set()
+            if word.kind == "word" and kind is None and not has_element:
+                raise self.unknown(word)
+        members: dict[str, Spec] = {}
         inner = self.peek().indent
         while self.below(indent):
             if self.peek().indent != inner:
                 raise _fail(self.peek().line, self.peek().column, "indented unlike the members above")
-            self.line(inner, depth + 1, members, seen)
-        kind = STRUCTURE if code is None else code
-        return Spec(_ARRAY_OF[kind] if is_array else kind, 0, id, tuple(members))
+            self.line(depth + 1, members)
+        code = STRUCTURE if kind is None else kind
+        return Spec(_ARRAY_OF[code] if is_array else code, 0, id, tuple(members.items()))
 
 
 def parse(text: str, *, limits: Limits | None = None) -> Spec:
     """The type that a text describes, in any of the three forms.
 
-    Every spelling of the scalars is read, white space is free (but for the indentation of pvinfo's form), members
-    may be parted by commas or semicolons. EncodeError with line and column when the text is none of these, or asks
-    for more than `limits` allow.
+    Every spelling of the scalars is read, white space is free (but for the indentation of pvinfo's form),
+    members may be parted by commas or semicolons. EncodeError with line and column when the text is none of
+    these, or asks for more than `limits` allow.
     """
     return _Parser(text, limits or Limits()).parse()
