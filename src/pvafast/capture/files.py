@@ -357,8 +357,7 @@ class Capture:
                 raise self._bad(position, f"a block of {size} bytes cannot be")
             end = position + size
             if end > len(data):
-                if kind not in (_ORDERS: Final = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
-_SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET):
+                if kind not in (_SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET):
                     self._skip(position, size)
                     position = 0
                     continue
@@ -377,7 +376,9 @@ _SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET):
                 if number >= len(interfaces):
                     raise self._bad(position, f"no interface {number} is described")
                 if captured > size - 32:
-                    raise self._bad(position, f"a block of {size} bytes cannot hold {captured} bytes of packet")
+                    raise self._bad(
+                        position, f"a block of {size} bytes cannot hold {captured} bytes of packet"
+                    )
                 interface = interfaces[number]
                 ticks, latest = high << 32 | low, interface.clock
                 start = position + 28
