@@ -18,7 +18,8 @@ the segment bits cleared; all its segments have one byte order; segment bits of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from operator import index
 from struct import Struct
 from typing import Any, Final, NoReturn, final
 
@@ -27,35 +28,37 @@ import numpy as np
 from ..errors import DecodeError, EncodeError, LimitExceeded
 from ..limits import Limits
 
-MAGIC: Final = 0xCA
-DEFAULT_LIMITS: Final = Limits()
+_MAGIC: Final = 0xCA
+_DEFAULT_LIMITS: Final = Limits()
 
 # Payloads from this size on are received into, and sent from, a buffer of their own.
-LARGE: Final = 65_536
+_LARGE: Final = 65_536
+# Slices of a large buffer from this size on are sent from where they are; below, one more buffer costs more.
+_SLICE_MIN: Final = 4_096
 # Room behind a large segment: pvAccessCPP sends the rest of a message in segments of 17 KB.
-SLACK: Final = 32_768
+_SLACK: Final = 32_768
 # A receive block, the free end below which a new one is begun, and the first size of a buffer for segments.
-BLOCK: Final = 262_144
-BLOCK_MIN: Final = 16_384
-JOIN_MIN: Final = 1_024
+_BLOCK: Final = 262_144
+_BLOCK_MIN: Final = 16_384
+_JOIN_MIN: Final = 1_024
 # After a large payload the next one is likely: what comes with its header is copied, so little is asked for.
-WINDOW: Final = 4_096
+_WINDOW: Final = 4_096
 
-# Applications send these with values in them, so that they can have any size; others stay below SMALL_MAX.
-BULK: Final = frozenset({10, 11, 12, 13, 14, 19, 20})
-SMALL_MAX: Final = 1 << 20
+# Applications send these with values in them, so that they can have any size; others stay below _SMALL_MAX.
+_BULK: Final = frozenset({10, 11, 12, 13, 14, 19, 20})
+_SMALL_MAX: Final = 1 << 20
 # ioid (behind the sid, from a client), then a subcommand made of these bits only.
-WITH_SUBCOMMAND: Final = frozenset({10, 11, 12, 13, 14, 16, 20})
-NO_SUBCOMMAND_BITS: Final = 0x23
-SHAPE: Final = re.compile(
+_WITH_SUBCOMMAND: Final = frozenset({10, 11, 12, 13, 14, 16, 20})
+_NO_SUBCOMMAND_BITS: Final = 0x23
+_SHAPE: Final = re.compile(
     rb"\xca[\x01-\x03](?:[\x00\x10\x20\x30\x40\x50\x60\x70\x80\x90\xa0\xb0\xc0\xd0\xe0\xf0][\x00-\x16]"
     rb"|[\x01\x41\x81\xc1][\x00-\x04])",
     re.DOTALL,
 )
 
-LITTLE: Final = Struct("<4BI")
-BIG: Final = Struct(">4BI")
-SEGMENT_NAMES: Final = {0x10: "first", 0x20: "last", 0x30: "middle"}
+_LITTLE: Final = Struct("<4BI")
+_BIG: Final = Struct(">4BI")
+_SEGMENT_NAMES: Final = {0x10: "first", 0x20: "last", 0x30: "middle"}
 
 
 @final
@@ -97,23 +100,14 @@ class Message:
             raise ValueError(f"payload [{start}:{end}] outside of {total} bytes")
         if size is None:
             size = end - start
-        for name, value, top in (
-            ("version", version, 0xFF),
-            ("flags", flags, 0xFF),
-            ("command", command, 0xFF),
-            ("offset", offset, 2**63 - 1),
-            ("size", size, 2**63 - 1),
-        ):
-            if not 0 <= value <= top:
-                raise ValueError(f"{name} must be 0 to {top}, not {value}")
-        self._version = version
-        self._flags = flags
-        self._command = command
+        self._version = _within("version", version, 0xFF)
+        self._flags = _within("flags", flags, 0xFF)
+        self._command = _within("command", command, 0xFF)
         self._data = data
         self._start = start
         self._end = end
-        self._offset = offset
-        self._size = size
+        self._offset = _within("offset", offset, 2**63 - 1)
+        self._size = _within("size", size, 2**63 - 1)
 
     @property
     def version(self) -> int:
@@ -207,8 +201,8 @@ def _allocate(size: int) -> Any:
 def _flat(buffer: Any) -> memoryview:
     """The bytes of any C-contiguous buffer."""
     view = memoryview(buffer)
-    if view.format == "B" and view.ndim == 1 and view.c_contiguous:
-        return view
+    if (view.format == "B" and view.ndim == 1 and view.c_contiguous) or not view.nbytes:
+        return view if view.nbytes else memoryview(b"")
     return np.frombuffer(buffer, np.uint8).data
 
 
@@ -229,8 +223,8 @@ def _possible(data: Any, pos: int, end: int) -> bool:
     if n <= 0:
         return True
     if n >= 4:
-        return SHAPE.match(data, pos, pos + 4) is not None
-    if data[pos] != MAGIC or (n > 1 and not 1 <= data[pos + 1] <= 3):
+        return _SHAPE.match(data, pos, pos + 4) is not None
+    if data[pos] != _MAGIC or (n > 1 and not 1 <= data[pos + 1] <= 3):
         return False
     return n < 3 or (data[pos + 2] & 0x0E == 0 and data[pos + 2] & 0x31 not in (0x11, 0x21, 0x31))
 
@@ -278,7 +272,7 @@ class Framer:
         "_window",
     )
 
-    def __init__(self, *, limits: Limits = DEFAULT_LIMITS, from_server: bool | None = None) -> None:
+    def __init__(self, *, limits: Limits = _DEFAULT_LIMITS, from_server: bool | None = None) -> None:
         self._size_max = limits.message
         self._segments_max = limits.segments
         self._direction = None if from_server is None else 0x40 if from_server else 0
@@ -293,7 +287,7 @@ class Framer:
         self._block_pos = 0
         self._block_end = 0
         self._lent = 0
-        self._window = BLOCK
+        self._window = _BLOCK
         # A large payload on its way: target[filled:goal] is still to come.
         self._target: _Store | None = None
         self._filled = 0
@@ -361,8 +355,8 @@ class Framer:
             waiting = len(self._tail) + self._block_end - self._block_pos
             want = max(self._need - waiting, 0)
             free = block.capacity - self._block_end if block is not None else 0
-            if block is None or free < len(self._tail) + max(want, BLOCK_MIN):
-                fresh = _Store(BLOCK)
+            if block is None or free < len(self._tail) + max(want, _BLOCK_MIN):
+                fresh = _Store(_BLOCK)
                 fill = 0
                 if block is not None and self._block_pos < self._block_end:
                     fill = self._block_end - self._block_pos
@@ -384,7 +378,7 @@ class Framer:
         if not 0 <= nbytes <= self._lent:
             raise ValueError(f"{nbytes} bytes received into a buffer of {self._lent}")
         if nbytes == self._lent:
-            self._window = BLOCK
+            self._window = _BLOCK
         self._lent = 0
         target = self._target
         if target is not None:
@@ -515,7 +509,7 @@ class Framer:
         found: tuple[Any, int, int] | None = None
         if self._target is not None:
             version, flags, command, _, size = self._header
-            head = (BIG if flags & 0x80 else LITTLE).pack(MAGIC, version, flags, command, size)
+            head = (_BIG if flags & 0x80 else _LITTLE).pack(_MAGIC, version, flags, command, size)
             data = head + bytes(self._target.view[self._goal - size : self._filled])
             found = data, 0, len(data)
             self._target = None
@@ -613,7 +607,7 @@ class Framer:
         ready = self._ready
         direction = self._direction
         size_max = self._size_max
-        unpack = LITTLE.unpack_from
+        unpack = _LITTLE.unpack_from
         self._need = 8
         while end - pos >= 8:
             if self._searching:
@@ -623,7 +617,7 @@ class Framer:
                 if self._searching:
                     break
             magic, version, flags, command, size = unpack(data, pos)
-            if magic != MAGIC:
+            if magic != _MAGIC:
                 self._fail(f"magic 0xca expected, 0x{magic:02x} found", base + pos)
                 break
             if version == 0:
@@ -634,7 +628,7 @@ class Framer:
                 self._fail(f"message of the {sender} expected, flags 0x{flags:02x} found", base + pos)
                 break
             if flags & 0x80:
-                size = BIG.unpack_from(data, pos)[4]
+                size = _BIG.unpack_from(data, pos)[4]
             if flags & 0x01:
                 pos += 8
                 ready.append(_message(version, flags, command, b"", 0, 0, base + pos - 8, size))
@@ -655,7 +649,7 @@ class Framer:
                     break
             start = pos + 8
             if size > end - start:
-                if size < LARGE:
+                if size < _LARGE:
                     self._need = 8 + size
                     break
                 if not self._target_begin(version, flags, command, base + pos, size):
@@ -686,13 +680,13 @@ class Framer:
         segment = flags & 0x30
         if self._open is None:
             if segment != 0x10:
-                name = SEGMENT_NAMES[segment]
+                name = _SEGMENT_NAMES[segment]
                 self._fail(f"first segment of command {command} expected, {name} found", offset, intact=True)
                 return False
         else:
             _, opened_flags, opened, _ = self._open
             if segment in (0, 0x10) or command != opened:
-                what = f"{SEGMENT_NAMES[segment]} segment" if segment else "whole message"
+                what = f"{_SEGMENT_NAMES[segment]} segment" if segment else "whole message"
                 self._fail(
                     f"next segment of command {opened} expected, {what} of command {command} found",
                     offset,
@@ -740,9 +734,9 @@ class Framer:
         join = self._join
         total = self._joined + size
         if join is None or join.capacity < total:
-            capacity = max(total, JOIN_MIN)
-            if size >= LARGE and not last:
-                capacity += SLACK
+            capacity = max(total, _JOIN_MIN)
+            if size >= _LARGE and not last:
+                capacity += _SLACK
             if join is not None:
                 # Doubled, so that any number of segments costs linear time.
                 capacity = max(capacity, min(2 * join.capacity, self._size_max))
@@ -783,7 +777,7 @@ class Framer:
         assert target is not None
         self._target = None
         self._need = 8
-        self._window = WINDOW
+        self._window = _WINDOW
         self._orphans = False
         self._offset = offset + 8 + size
         if flags & 0x30:
@@ -793,7 +787,7 @@ class Framer:
 
     def _find(self, data: Any, pos: int, end: int) -> int:
         """The next plausible header in data[pos:end]; ends the search, or returns from where on bytes must be kept."""
-        for match in SHAPE.finditer(data, pos, end):
+        for match in _SHAPE.finditer(data, pos, end):
             at = match.start()
             if end - at < 8:
                 return at
@@ -806,51 +800,51 @@ class Framer:
         return end
 
     def _plausible(self, data: Any, pos: int, end: int) -> bool:
-        """Whether a header begins at `pos`: the four bytes that SHAPE matched are there, and four more."""
-        _, _, flags, command, size = LITTLE.unpack_from(data, pos)
+        """Whether a header begins at `pos`: the four bytes that _SHAPE matched are there, and four more."""
+        _, _, flags, command, size = _LITTLE.unpack_from(data, pos)
         if self._direction is not None and flags & 0x40 != self._direction:
             return False
         if flags & 0x80:
-            size = BIG.unpack_from(data, pos)[4]
+            size = _BIG.unpack_from(data, pos)[4]
         follow = pos + 8
         if flags & 0x01:
             if command == 2 and size not in (0, 0xFFFFFFFF):
                 return False
         else:
-            if size > self._size_max or (size > SMALL_MAX and command not in BULK):
+            if size > self._size_max or (size > _SMALL_MAX and command not in _BULK):
                 return False
-            if command in WITH_SUBCOMMAND and not flags & 0x20:
+            if command in _WITH_SUBCOMMAND and not flags & 0x20:
                 at = 4 if flags & 0x40 else 8
                 if size <= at and not flags & 0x10:
                     return False
-                if size > at and follow + at < end and data[follow + at] & NO_SUBCOMMAND_BITS:
+                if size > at and follow + at < end and data[follow + at] & _NO_SUBCOMMAND_BITS:
                     return False
             follow += size
         return _possible(data, follow, end)
 
 
+def _within(name: str, value: int, top: int) -> int:
+    if not 0 <= index(value) <= top:
+        raise ValueError(f"{name} must be 0 to {top}, not {value}")
+    return value
+
+
 def _pack(version: int, flags: int, command: int, size: int, byteorder: str) -> bytes:
+    _within("version", version, 0xFF)
+    _within("flags", flags, 0xFF)
+    _within("command", command, 0xFF)
     if byteorder == "little":
-        big = False
-    elif byteorder == "big":
-        big = True
-    else:
-        raise ValueError(f"byteorder must be 'little' or 'big', not {byteorder!r}")
-    for name, value, top in (("version", version, 0xFF), ("flags", flags, 0xFF), ("command", command, 0xFF)):
-        if not 0 <= value <= top:
-            raise ValueError(f"{name} must be 0 to {top}, not {value}")
-    if big:
-        return BIG.pack(MAGIC, version, flags | 0x80, command, size)
-    return LITTLE.pack(MAGIC, version, flags & 0x7F, command, size)
+        return _LITTLE.pack(_MAGIC, version, flags & 0x7F, command, size)
+    if byteorder == "big":
+        return _BIG.pack(_MAGIC, version, flags | 0x80, command, size)
+    raise ValueError(f"byteorder must be 'little' or 'big', not {byteorder!r}")
 
 
 def control(
     command: int, value: int = 0, *, flags: int = 0, byteorder: str = "little", version: int = 2
 ) -> bytes:
     """A control message with its 32 bits of data. flags: 0x40 from a server; the others are set here."""
-    if not 0 <= value <= 0xFFFFFFFF:
-        raise ValueError(f"value must be 0 to 4294967295, not {value}")
-    return _pack(version, flags | 0x01, command, value, byteorder)
+    return _pack(version, flags | 0x01, command, _within("value", value, 0xFFFFFFFF), byteorder)
 
 
 def frame(
@@ -864,81 +858,54 @@ def frame(
 ) -> list[Any]:
     """An application message whose payload is the joined `buffers`: the buffers to send, in order.
 
-    flags: 0x40 from a server; byte order and segmentation are set here. Buffers of 64 KiB and more are passed through
-    without a copy (whole ones as they are), smaller ones are joined with the headers. segment_size: payloads above it
-    are sent in segments of that many bytes (the last one: of what is left). EncodeError above 4 GiB - 1 in one message.
+    flags: 0x40 from a server; byte order and segmentation are set here. Buffers of 64 KiB and more are passed on
+    without a copy (bytes as they are, others as flat memoryviews), smaller ones are joined with the headers.
+    segment_size: a payload above it is sent in segments of that many bytes (the last one: of what is left).
+    EncodeError when a single message would be above 4 GiB - 1.
     """
     if flags & 0x31:
-        raise ValueError(f"flags 0x{flags:02x}: control and segment bits are not for the caller")
-    if segment_size is not None and not 1 <= segment_size <= 0xFFFFFFFF:
+        raise ValueError(f"flags 0x{flags:02x}: control and segment bits are set by the framing")
+    if segment_size is not None and not 1 <= index(segment_size) <= 0xFFFFFFFF:
         raise ValueError(f"segment_size must be 1 to 4294967295, not {segment_size}")
-    pieces: list[tuple[Any, memoryview]] = []
+    pieces: list[Any] = []
     total = 0
     for buffer in buffers:
-        if memoryview(buffer).nbytes:
-            view = _flat(buffer)
-            pieces.append((buffer, view))
-            total += len(view)
+        piece = buffer if type(buffer) is bytes else _flat(buffer)
+        if piece:
+            pieces.append(piece)
+            total += len(piece)
     if segment_size is None or total <= segment_size:
         if total > 0xFFFFFFFF:
             raise EncodeError(f"payload of {total} bytes, 4294967295 fit a message: segment_size= splits it")
-        out: list[Any] = []
-        _gather(out, [_pack(version, flags, command, total, byteorder)], pieces)
-        return out
-    return _segments(command, pieces, total, flags, byteorder, version, segment_size)
-
-
-def _segments(
-    command: int,
-    pieces: Sequence[tuple[Any, memoryview]],
-    total: int,
-    flags: int,
-    byteorder: str,
-    version: int,
-    segment_size: int,
-) -> list[Any]:
+        segment_size = total
     out: list[Any] = []
-    small: list[Any] = []
-    index = at = done = 0
-    while done < total:
-        size = min(segment_size, total - done)
-        kind = 0x10 if done == 0 else 0x20 if done + size == total else 0x30
+    small: list[Any] = []  # waits to be joined
+    pieces.reverse()
+    at = 0  # of the last piece
+    left = total
+    while True:
+        size = min(segment_size, left)
+        kind = (0x10 if size < left else 0) if left == total else 0x30 if size < left else 0x20
         small.append(_pack(version, flags | kind, command, size, byteorder))
-        part: list[tuple[Any, memoryview]] = []
-        left = size
-        while left:
-            buffer, view = pieces[index]
-            k = min(left, view.nbytes - at)
-            if k == view.nbytes:
-                part.append((buffer, view))
+        left -= size
+        while size:
+            piece = pieces[-1]
+            k = min(size, len(piece) - at)
+            part = piece if k == len(piece) else memoryview(piece)[at : at + k]
+            if len(piece) < _LARGE or k < _SLICE_MIN:
+                small.append(part)
             else:
-                piece = view[at : at + k]
-                part.append((piece, piece))
+                if small:
+                    out.append(b"".join(small))
+                    small = []
+                out.append(part)
+            size -= k
             at += k
-            left -= k
-            if at == view.nbytes:
-                index += 1
+            if at == len(piece):
+                pieces.pop()
                 at = 0
-        small = _gather(out, small, part, flush=False)
-        done += size
+        if not left:
+            break
     if small:
         out.append(b"".join(small))
     return out
-
-
-def _gather(
-    out: list[Any], small: list[Any], pieces: Iterable[tuple[Any, memoryview]], *, flush: bool = True
-) -> list[Any]:
-    """Append pieces to `out`, small ones joined; returns those that wait to be joined."""
-    for buffer, view in pieces:
-        if view.nbytes < LARGE:
-            small.append(view)
-        else:
-            if small:
-                out.append(b"".join(small))
-                small = []
-            out.append(buffer if type(buffer) is bytes else view)
-    if flush and small:
-        out.append(b"".join(small))
-        small = []
-    return small
