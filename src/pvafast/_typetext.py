@@ -22,7 +22,8 @@ Where the forms differ from their models, and what they cannot say:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from ._types import (
@@ -93,18 +94,19 @@ def _escape(character: str) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A part of a text, for an error message."""
-    shown = "".join(map(_escape, text[:60]))
-    return f"`{shown}...`" if len(text) > 60 else f"`{shown}`"
+    start = "".join(map(_escape, text[:60]))
+    return f"`{start}...`" if len(text) > 60 else f"`{start}`"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text in quotes, escaped where needed: it is printable then."""
     return '"' + "".join(map(_escape, text)) + '"'
 
 
 def _word(text: str) -> str:
-    return text if _is_bare(text) else _quoted(text)
+    return text if _is_bare(text) else quoted(text)
 
 
 def format_pvxs(fd: TypeLike, name: str = "", indent: int = 0) -> str:
@@ -126,7 +128,7 @@ def _pvxs(fd: TypeLike, name: str | None, level: int, lines: list[str]) -> None:
     if fd.code in (STRUCTURE_ARRAY, UNION_ARRAY):
         head += "[]"
     if fd.id:
-        head += " " + _quoted(fd.id)
+        head += " " + quoted(fd.id)
     if not fd.members:
         # A quoted name right behind would read as the id.
         lines.append(head + (" {}" if tail.startswith(' "') else "") + tail)
@@ -157,7 +159,7 @@ def _pvinfo(fd: TypeLike, name: str | None, level: int, lines: list[str], in_uni
         default = "structure" if fd.code in (STRUCTURE, STRUCTURE_ARRAY) else "union"
         element = fd.id or default
         if not _is_bare(element) or (element in _RESERVED and element != default):
-            element = _quoted(element)
+            element = quoted(element)
     lines.append(
         "    " * level + element + ("[]" if is_array else "") + ("" if name is None else " " + _word(name))
     )
@@ -181,7 +183,7 @@ def format_short(fd: TypeLike) -> str:
     if not fd.id:
         head = "union" if is_union else "struct"
     elif not _is_bare(fd.id) or fd.id in _RESERVED:
-        head = ("union " if is_union else "struct ") + _quoted(fd.id)
+        head = ("union " if is_union else "struct ") + quoted(fd.id)
     else:
         head = ("union " if is_union else "") + fd.id
     members = ", ".join(f"{format_short(type)} {_word(name)}" for name, type in fd.members.items())
@@ -216,17 +218,19 @@ def _fail(line: int, column: int, reason: str) -> EncodeError:
     return EncodeError(f"type text, line {line}, column {column}: {reason}")
 
 
-def _unescaped(text: str, line: int, column: int) -> str:
+def unescaped(text: str, fail: Callable[[str], EncodeError]) -> str:
+    """What `quoted` made text of, without its quotes; `fail` makes the error of a reason."""
+
     def replace(match: re.Match[str]) -> str:
         *numbers, letter = match.groups()
         if letter is not None:
             if letter not in _ESCAPES:
-                raise _fail(line, column, f"unknown escape `\\{letter}`")
+                raise fail(f"unknown escape `\\{letter}`")
             return _ESCAPES[letter]
         number = int(next(filter(None, numbers)), 16)
         # Surrogates stand for undecodable bytes, U+DC80 to U+DCFF; any other has no bytes.
         if number > 0x10FFFF or (0xD800 <= number < 0xE000 and not 0xDC80 <= number <= 0xDCFF):
-            raise _fail(line, column, f"`{match[0]}` is no character")
+            raise fail(f"`{match[0]}` is no character")
         return chr(number)
 
     return _ESCAPE.sub(replace, text) if "\\" in text else text
@@ -243,7 +247,7 @@ def _tokens(text: str, limits: Limits) -> list[_Token]:
         if match is None:
             if text[position] == '"':
                 raise _fail(line, column, "a string without its closing quote")
-            raise _fail(line, column, f"unexpected {_shown(text[position])}")
+            raise _fail(line, column, f"unexpected {shown(text[position])}")
         kind = match.lastgroup or ""
         position = match.end()
         if kind == "newline":
@@ -261,7 +265,7 @@ def _tokens(text: str, limits: Limits) -> list[_Token]:
                 raise _fail(line, column, f"a length above {limits.message} (Limits.message)")
             number = int(content)
         elif kind == "string":
-            content = _unescaped(content[1:-1], line, column)
+            content = unescaped(content[1:-1], partial(_fail, line, column))
         elif kind in ("open", "close"):
             kind = content
         if len(tokens) > 8 * limits.type_nodes:
@@ -290,12 +294,12 @@ class _Parser:
         elif token.kind in ("fixed", "bounded", "length"):
             found = f"a length of {token.number}"
         else:
-            found = _shown(token.text)
+            found = shown(token.text)
         return _fail(token.line, token.column, f"expected {expected}, found {found}")
 
     def unknown(self, token: _Token) -> EncodeError:
         if token.kind in ("word", "string"):
-            return _fail(token.line, token.column, f"unknown type {_shown(token.text)}")
+            return _fail(token.line, token.column, f"unknown type {shown(token.text)}")
         return self.fail(token, "a type")
 
     def enter(self, token: _Token, depth: int) -> None:
@@ -356,7 +360,7 @@ class _Parser:
         if token.kind not in ("word", "string"):
             raise self.fail(token, "a member name")
         if token.text in members:
-            raise _fail(token.line, token.column, f"member {_shown(token.text)} a second time")
+            raise _fail(token.line, token.column, f"member {shown(token.text)} a second time")
         return token.text
 
     # Braces.
@@ -434,7 +438,7 @@ class _Parser:
         name = None
         if members is not None:
             if self.ends_line():
-                raise self.fail(self.peek(), f"the name of the {_shown(word.text)} above")
+                raise self.fail(self.peek(), f"the name of the {shown(word.text)} above")
             name = self.name(members)
         if not self.ends_line():
             raise self.fail(self.peek(), "the end of the line")
