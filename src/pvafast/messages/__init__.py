@@ -4,9 +4,7 @@ Each class is frozen and keyword-only; `command` is its number in the header, `f
 the specification's: sid and cid number channels (the server's and the client's number), ioid numbers operations.
 """
 
-from .coding import decode, encode
-from .core import AnyBody, Command, ControlCommand, Operation, Operations, PvaMessage, Status, StatusType
-from .operations import (
+from .array import (
     ArrayGet,
     ArrayGetLength,
     ArrayGetLengthReply,
@@ -17,6 +15,21 @@ from .operations import (
     ArrayPutReply,
     ArraySetLength,
     ArraySetLengthReply,
+)
+from .coding import decode, encode
+from .core import AnyBody, Command, ControlCommand, Operation, Operations, PvaMessage, Status, StatusType
+from .monitor import (
+    MonitorAck,
+    MonitorDestroy,
+    MonitorError,
+    MonitorFinal,
+    MonitorInit,
+    MonitorInitReply,
+    MonitorStart,
+    MonitorStop,
+    MonitorUpdate,
+)
+from .operations import (
     CancelRequest,
     DestroyRequest,
     Get,
@@ -27,15 +40,6 @@ from .operations import (
     GetReply,
     InitReply,
     InitRequest,
-    MonitorAck,
-    MonitorDestroy,
-    MonitorError,
-    MonitorFinal,
-    MonitorInit,
-    MonitorInitReply,
-    MonitorStart,
-    MonitorStop,
-    MonitorUpdate,
     MultipleData,
     Process,
     ProcessInit,

@@ -3,36 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from .._backend import bitset, buffer, framing
 from ..errors import DecodeError, EncodeError, LimitExceeded, LocalProtocolError, RangeError
+from .array import (
+    ArrayGet,
+    ArrayGetLength,
+    ArrayGetLengthReply,
+    ArrayGetReply,
+    ArrayInit,
+    ArrayInitReply,
+    ArrayPut,
+    ArrayPutReply,
+    ArraySetLength,
+    ArraySetLengthReply,
+)
 from .core import (
-    U8,
-    U32,
     Command,
     ControlCommand,
-    In,
-    Layout,
     Operation,
     Operations,
-    Out,
     PvaMessage,
+)
+from .fields import (
+    U8,
+    U32,
+    In,
+    Layout,
+    Out,
     read_fields,
     wire,
     write_fields,
 )
+from .monitor import (
+    MonitorAck,
+    MonitorDestroy,
+    MonitorError,
+    MonitorFinal,
+    MonitorInit,
+    MonitorInitReply,
+    MonitorStart,
+    MonitorStop,
+    MonitorUpdate,
+)
 from .operations import (
     DESTROY,
-    REPLIES,
-    REQUESTS,
+    INIT,
     CancelRequest,
     DestroyRequest,
+    Get,
     GetField,
     GetFieldReply,
-    MonitorUpdate,
+    GetInit,
+    GetInitReply,
+    GetReply,
     MultipleData,
+    Process,
+    ProcessInit,
+    ProcessInitReply,
+    ProcessReply,
+    Put,
+    PutGet,
+    PutGetBack,
+    PutGetBackReply,
+    PutGetGetGet,
+    PutGetGetGetReply,
+    PutGetGetPut,
+    PutGetGetPutReply,
+    PutGetInit,
+    PutGetInitReply,
+    PutGetReply,
+    PutInit,
+    PutInitReply,
+    PutReply,
     Reply,
+    Rpc,
+    RpcInit,
+    RpcInitReply,
+    RpcReply,
     SubReply,
     SubRequest,
 )
@@ -97,16 +147,66 @@ _CONTROL: Final[dict[int, type[Control]]] = {
     ControlCommand.ECHO_RESPONSE: EchoResponse,
 }
 
+
+def _classes(*rows: tuple[int, type[_M]]) -> tuple[type[_M] | None, ...]:
+    """Which class each of the 256 sub bytes makes: the first row whose bits are all set in it."""
+    return tuple(next((cls for bits, cls in rows if sub & bits == bits), None) for sub in range(256))
+
+
+# command -> sub byte -> class.
+_REQUESTS: Final[dict[int, tuple[type[SubRequest] | None, ...]]] = {
+    Command.GET: _classes((INIT, GetInit), (0, Get)),
+    Command.PUT: _classes((INIT, PutInit), (0x40, PutGetBack), (0, Put)),
+    Command.PUT_GET: _classes((INIT, PutGetInit), (0x40, PutGetGetGet), (0x80, PutGetGetPut), (0, PutGet)),
+    Command.MONITOR: _classes(
+        (INIT, MonitorInit),
+        (0x80, MonitorAck),
+        (0x44, MonitorStart),
+        (0x04, MonitorStop),
+        (DESTROY, MonitorDestroy),
+    ),
+    Command.ARRAY: _classes(
+        (INIT, ArrayInit), (0x40, ArrayGet), (0x80, ArraySetLength), (0x04, ArrayGetLength), (0, ArrayPut)
+    ),
+    Command.PROCESS: _classes((INIT, ProcessInit), (0, Process)),
+    Command.RPC: _classes((INIT, RpcInit), (0, Rpc)),
+}
+_REPLIES: Final[dict[int, tuple[type[SubReply] | None, ...]]] = {
+    Command.GET: _classes((INIT, GetInitReply), (0, GetReply)),
+    Command.PUT: _classes((INIT, PutInitReply), (0x40, PutGetBackReply), (0, PutReply)),
+    Command.PUT_GET: _classes(
+        (INIT, PutGetInitReply), (0x40, PutGetGetGetReply), (0x80, PutGetGetPutReply), (0, PutGetReply)
+    ),
+    Command.MONITOR: _classes(
+        (INIT, MonitorInitReply),
+        (0x40, MonitorError),
+        (0x04, MonitorError),
+        (DESTROY, MonitorFinal),
+        (0, MonitorUpdate),
+    ),
+    Command.ARRAY: _classes(
+        (INIT, ArrayInitReply),
+        (0x40, ArrayGetReply),
+        (0x80, ArraySetLengthReply),
+        (0x04, ArrayGetLengthReply),
+        (0, ArrayPutReply),
+    ),
+    Command.PROCESS: _classes((INIT, ProcessInitReply), (0, ProcessReply)),
+    Command.RPC: _classes((INIT, RpcInitReply), (0, RpcReply)),
+}
+
 _REQUEST_HEAD: Final = wire(sid=U32, ioid=U32, sub=U8)
 _REPLY_HEAD: Final = wire(ioid=U32, sub=U8)
 _IOID: Final = wire(ioid=U32)
 _SUB: Final = wire(sub=U8)
 
-# What the objects of one reply weigh in memory, charged against Limits.expansion.
-_REPLY_WEIGHT: Final = 512
+# What the objects of one reply inside MULTIPLE_DATA weigh in memory, and those of an update in it beside its leaves.
+_REPLY_WEIGHT: Final = 128
+_UPDATE_WEIGHT: Final = 288
+_SLOT_WEIGHT: Final = 8
 
-# Reads a payload; the command is that of the header.
-_Decoder: TypeAlias = Callable[[In, int], PvaMessage]
+# Reads the payload of a message.
+_Decoder: TypeAlias = Callable[[In, framing.Message], PvaMessage]
 
 
 def _rest(cls: type[PvaMessage], fields: Layout, c: In) -> PvaMessage:
@@ -126,11 +226,11 @@ def _made(cls: type[_M], c: In) -> _M:
 
 def _plain(cls: type[PvaMessage]) -> _Decoder:
     fields = cls.head + cls.layout
-    return lambda c, command: _rest(cls, fields, c)
+    return lambda c, message: _rest(cls, fields, c)
 
 
-def _unknown(c: In, command: int) -> PvaMessage:
-    return Unknown(command=command, payload=c.r.bytes(c.r.left))
+def _unknown(c: In, message: framing.Message) -> PvaMessage:
+    return Unknown(command=message.command, payload=c.r.bytes(c.r.left))
 
 
 def _enter(cls: type[SubRequest] | type[SubReply], c: In, sub: int) -> None:
@@ -141,25 +241,25 @@ def _enter(cls: type[SubRequest] | type[SubReply], c: In, sub: int) -> None:
     c.operation = c.operations(c.values["ioid"])
 
 
-def _by_sub(head: Layout, classes: tuple[Any, ...]) -> _Decoder:
-    def decoder(c: In, command: int) -> PvaMessage:
+def _sub_decoder(head: Layout, classes: tuple[Any, ...]) -> _Decoder:
+    def decoder(c: In, message: framing.Message) -> PvaMessage:
         start = c.r.pos
         read_fields(head, c)
-        sub = c.values.pop("sub")
+        sub: int = c.values.pop("sub")
         cls = classes[sub]
         if cls is None:
             c.r.pos = start
-            return _unknown(c, command)
+            return _unknown(c, message)
         _enter(cls, c, sub)
         return _rest(cls, cls.layout, c)
 
     return decoder
 
 
-_monitor_reply: Final = _by_sub(_REPLY_HEAD, REPLIES[Command.MONITOR])
+_monitor_reply: Final = _sub_decoder(_REPLY_HEAD, _REPLIES[Command.MONITOR])
 
 
-def _monitor(c: In, command: int) -> PvaMessage:
+def _monitor(c: In, message: framing.Message) -> PvaMessage:
     """A MONITOR reply: the hot one of all messages, so the update takes the straight way."""
     r = c.r
     start = r.pos
@@ -181,12 +281,21 @@ def _monitor(c: In, command: int) -> PvaMessage:
                 trailing = r.bytes(r.left) if r.left else b""
                 return MonitorUpdate(ioid=ioid, value=value, overrun=overrun, trailing=trailing)
         r.pos = start
-    return _monitor_reply(c, command)
+    return _monitor_reply(c, message)
 
 
-def _multiple(c: In, command: int) -> PvaMessage:
-    """MULTIPLE_DATA: replies without a command of their own, up to the ioid 0."""
-    r = c.r
+def _multiple(c: In, message: framing.Message) -> PvaMessage:
+    """MULTIPLE_DATA: replies without a command of their own, up to the ioid 0.
+
+    An update of seven bytes makes a Value with a slot for each of perhaps 16,384 leaves: one half of what
+    Limits.expansion allows is for that, the other for what the updates hold.
+    """
+    limits = c.codec.limits
+    half = replace(limits, expansion=max(1, limits.expansion // 2))
+    r = buffer.Reader(
+        message.data, message.start, message.end, message.byteorder, limits=half, aligned=c.r.aligned
+    )
+    weight = half.expansion * r.left
     replies: list[Reply] = []
     while True:
         start = r.pos
@@ -198,14 +307,15 @@ def _multiple(c: In, command: int) -> PvaMessage:
                 break
             operation = c.operations(ioid)
             if operation is None or (
-                operation.command != Command.GET_FIELD and operation.command not in REPLIES
+                operation.command != Command.GET_FIELD and operation.command not in _REPLIES
             ):
                 r.pos = start
                 reason = "the operation of this ioid is not known"
                 return MultipleData(replies=tuple(replies), raw=r.bytes(r.left), reason=reason)
-            # An update of a few bytes makes a Value with a slot for each leaf of the type.
-            r.weight -= _REPLY_WEIGHT + 8 * (0 if operation.type is None else len(operation.type))
-            if r.weight < 0:
+            weight -= _REPLY_WEIGHT
+            if operation.type is not None:
+                weight -= _UPDATE_WEIGHT + _SLOT_WEIGHT * len(operation.type)
+            if weight < 0:
                 what = "objects that weigh too much for the bytes of the message"
                 raise LimitExceeded(what, start, limit="expansion")
             reply = _one_reply(one, operation)
@@ -218,13 +328,13 @@ def _multiple(c: In, command: int) -> PvaMessage:
     return MultipleData(replies=tuple(replies), trailing=r.bytes(r.left))
 
 
-def _one_reply(c: In, operation: Operation) -> Any:
+def _one_reply(c: In, operation: Operation) -> Reply:
     if operation.command == Command.GET_FIELD:
         read_fields(GetFieldReply.layout, c)
         return _made(GetFieldReply, c)
     read_fields(_SUB, c)
-    sub = c.values.pop("sub")
-    cls = REPLIES[operation.command][sub]
+    sub: int = c.values.pop("sub")
+    cls = _REPLIES[operation.command][sub]
     assert cls is not None  # replies have a class for every sub byte
     _enter(cls, c, sub)
     read_fields(cls.layout, c)
@@ -239,11 +349,11 @@ def _table(special: dict[int, _Decoder]) -> tuple[_Decoder, ...]:
 _DECODERS: Final[tuple[tuple[_Decoder, ...], tuple[_Decoder, ...]]] = (
     _table(
         {command: _plain(cls) for command, cls in _CLIENT.items()}
-        | {command: _by_sub(_REQUEST_HEAD, classes) for command, classes in REQUESTS.items()}
+        | {command: _sub_decoder(_REQUEST_HEAD, classes) for command, classes in _REQUESTS.items()}
     ),
     _table(
         {command: _plain(cls) for command, cls in _SERVER.items()}
-        | {command: _by_sub(_REPLY_HEAD, classes) for command, classes in REPLIES.items()}
+        | {command: _sub_decoder(_REPLY_HEAD, classes) for command, classes in _REPLIES.items()}
         | {Command.MONITOR: _monitor, Command.MULTIPLE_DATA: _multiple}
     ),
 )
@@ -297,7 +407,7 @@ def decode(
         operations = _none
     c = In(r, codec, operations if callable(operations) else operations.get, lenient)
     try:
-        return _DECODERS[from_server][message.command](c, message.command)
+        return _DECODERS[from_server][message.command](c, message)
     except DecodeError as error:
         error.offset -= message.start
         raise
@@ -307,7 +417,7 @@ def _class_of(message: PvaMessage, from_server: bool) -> type[PvaMessage] | None
     """The class that a receiver would make of the message: it must be its own."""
     command = message.command
     if isinstance(message, SubRequest | SubReply):
-        classes = (REPLIES if from_server else REQUESTS).get(command)
+        classes = (_REPLIES if from_server else _REQUESTS).get(command)
         return None if classes is None else classes[message.sub & 0xFF]
     if isinstance(message, MultipleData):
         return MultipleData if from_server else None

@@ -6,47 +6,34 @@ is asked: 08 INIT, 10 this is the last request, further bits by command. Here ea
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, TypeVar
+from typing import ClassVar, Final
 
-import numpy as np
-
-from .._backend import bitset
-from .._types import CODE_OF_DTYPE, VARIABLE, short_name
-from ..errors import EncodeError
 from .core import (
+    AnyBody,
+    Command,
+    FieldDesc,
+    PvaMessage,
+    Status,
+    Value,
+    message,
+)
+from .fields import (
     ANY,
-    BITSET,
     NEW_PUT_UPDATE,
     NEW_UPDATE,
     PUT_UPDATE,
-    SIZE,
     STATUS,
     STRING,
     TYPE,
     U8,
     U32,
     UPDATE,
-    AnyBody,
-    Command,
-    Field,
-    FieldDesc,
-    In,
-    Out,
-    PvaMessage,
-    Status,
-    Value,
-    known_type,
-    message,
     wire,
 )
-
-_M = TypeVar("_M", bound=PvaMessage)
 
 # Bits of the sub byte.
 INIT: Final = 0x08
 DESTROY: Final = 0x10
-
-NO_BITS: Final = bitset.BitSet()
 
 
 @message
@@ -362,258 +349,6 @@ class RpcReply(StatusReply):
     value: AnyBody = None
 
 
-def _read_free(c: In) -> int | None:
-    return c.r.u32() if c.sub & 0x80 else None
-
-
-def _write_free(c: Out, x: int | None) -> None:
-    if x is not None:
-        c.w.u32(x)
-
-
-@message
-class MonitorInit(InitRequest):
-    """Open a subscription. `nfree`: with flow control (pipeline), so many updates may come before the first MonitorAck.
-
-    Flow control also needs the option record._options.pipeline = "true" in the pvRequest.
-    """
-
-    command = Command.MONITOR
-    layout = wire(request=ANY, nfree=Field(_read_free, _write_free))
-
-    own_bits = DESTROY | 0x80
-    nfree: int | None = None
-
-    @property
-    def sub(self) -> int:
-        """The sub byte."""
-        return INIT | self.bits | (DESTROY if self.destroy else 0) | (0 if self.nfree is None else 0x80)
-
-
-@message
-class MonitorInitReply(TypedInitReply):
-    """The subscription is open; updates flow once it is started."""
-
-    command = Command.MONITOR
-
-
-@message
-class MonitorStart(SubRequest):
-    """Let updates flow."""
-
-    command = Command.MONITOR
-    base_sub = 0x44
-
-
-@message
-class MonitorStop(SubRequest):
-    """Let no more updates flow."""
-
-    command = Command.MONITOR
-    base_sub = 0x04
-
-
-@message
-class MonitorAck(SubRequest):
-    """Flow control: `nfree` more updates may come. pvAccessCPP ignores other bits beside it."""
-
-    command = Command.MONITOR
-    base_sub = 0x80
-    layout = wire(nfree=U32)
-
-    nfree: int
-
-
-@message
-class MonitorDestroy(SubRequest):
-    """End the subscription."""
-
-    command = Command.MONITOR
-    base_sub = DESTROY
-
-    destroy: bool = True
-
-
-@message
-class MonitorUpdate(SubReply):
-    """The fields that changed. `overrun`: those that changed more than once, of which older values are lost.
-
-    `value` is laid over the value of the update before; `value.changed` are the bits of this message. When the type is
-    not known it is None.
-    """
-
-    command = Command.MONITOR
-    layout = wire(value=UPDATE, overrun=BITSET)
-
-    value: Value | None
-    overrun: bitset.BitSet = NO_BITS
-
-
-def _read_last(c: In) -> Value | None:
-    last: Value | None = UPDATE.read(c) if c.r.left else None
-    return last
-
-
-def _write_last(c: Out, x: Value | None) -> None:
-    if x is not None:
-        UPDATE.write(c, x)
-
-
-def _read_last_overrun(c: In) -> bitset.BitSet:
-    return NO_BITS if c.values["value"] is None else bitset.BitSet.read(c.r)
-
-
-def _write_last_overrun(c: Out, x: bitset.BitSet) -> None:
-    if c.message.value is not None:
-        BITSET.write(c, x)
-    elif x:
-        raise EncodeError("overrun bits without a value")
-
-
-@message
-class MonitorFinal(StatusReply):
-    """The server ends the subscription, perhaps with a last update (`value` is None if not)."""
-
-    command = Command.MONITOR
-    base_sub = DESTROY
-    layout = wire(
-        status=STATUS,
-        value=Field(_read_last, _write_last),
-        overrun=Field(_read_last_overrun, _write_last_overrun),
-    )
-
-    destroy: bool = True
-    value: Value | None = None
-    overrun: bitset.BitSet = NO_BITS
-
-
-@message
-class MonitorError(StatusReply):
-    """A request on a subscription failed: pvAccessCPP repeats the sub byte of the request, 44 or 04."""
-
-    command = Command.MONITOR
-
-    bits: int = 0x44
-
-
-@message
-class ArrayInit(InitRequest):
-    """Open an ARRAY: slices of an array PV."""
-
-    command = Command.ARRAY
-
-
-@message
-class ArrayInitReply(TypedInitReply):
-    """ARRAY is open; `type` is that of the array."""
-
-    command = Command.ARRAY
-
-
-def _type_of(x: Any) -> FieldDesc:
-    if isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.newbyteorder("=") in CODE_OF_DTYPE:
-        return FieldDesc.of(short_name(CODE_OF_DTYPE[x.dtype.newbyteorder("=")] | VARIABLE, 0))
-    if isinstance(x, list | tuple) and x and all(isinstance(item, str) for item in x):
-        return FieldDesc.of("string[]")
-    raise EncodeError("array or strings expected, or anything else with its type")
-
-
-def _write_array(c: Out, x: Any) -> None:
-    c.codec.write(x, c.w, c.message.type or _type_of(x))
-
-
-# The type of an array is not sent along with it: this field takes no bytes.
-_ARRAY_TYPE: Final = Field(known_type, lambda c, x: None)
-_ARRAY: Final = Field(lambda c: c.codec.read(known_type(c), c.r), _write_array)
-
-
-@message
-class ArrayPut(SubRequest):
-    """Write `value` from element `offset` on, to every `stride`-th element.
-
-    `type` is needed where `value` is neither a numeric array nor a list of strings, and for fixed-size arrays. On
-    decoding, see ValueReply for `raw` and `reason`.
-    """
-
-    command = Command.ARRAY
-    layout = wire(offset=SIZE, stride=SIZE, type=_ARRAY_TYPE, value=_ARRAY)
-
-    offset: int = 0
-    stride: int = 1
-    type: FieldDesc | None = None
-    value: Any
-
-
-@message
-class ArrayPutReply(StatusReply):
-    """Written."""
-
-    command = Command.ARRAY
-
-
-@message
-class ArrayGet(SubRequest):
-    """Read `count` elements (0: all to the end), from `offset` on, every `stride`-th."""
-
-    command = Command.ARRAY
-    base_sub = 0x40
-    layout = wire(offset=SIZE, count=SIZE, stride=SIZE)
-
-    offset: int = 0
-    count: int = 0
-    stride: int = 1
-
-
-@message
-class ArrayGetReply(StatusReply):
-    """The elements. For `type` see ArrayPut."""
-
-    command = Command.ARRAY
-    base_sub = 0x40
-    layout = wire(status=STATUS, type=_ARRAY_TYPE, value=_ARRAY)
-
-    type: FieldDesc | None = None
-    value: Any = None
-
-
-@message
-class ArraySetLength(SubRequest):
-    """Make the array so long."""
-
-    command = Command.ARRAY
-    base_sub = 0x80
-    layout = wire(length=SIZE)
-
-    length: int
-
-
-@message
-class ArraySetLengthReply(StatusReply):
-    """Done."""
-
-    command = Command.ARRAY
-    base_sub = 0x80
-
-
-@message
-class ArrayGetLength(SubRequest):
-    """How long is the array?"""
-
-    command = Command.ARRAY
-    base_sub = 0x04
-
-
-@message
-class ArrayGetLengthReply(StatusReply):
-    """So long."""
-
-    command = Command.ARRAY
-    base_sub = 0x04
-    layout = wire(status=STATUS, length=SIZE)
-
-    length: int = 0
-
-
 @message
 class GetField(Request):
     """The type of the field `field`; "": of the whole PV. pvxs always answers with the whole."""
@@ -660,51 +395,3 @@ class MultipleData(PvaMessage):
     from_server = True
 
     replies: tuple[Reply, ...] = ()
-
-
-def by_sub(*rows: tuple[int, type[_M]]) -> tuple[type[_M] | None, ...]:
-    """Which class each of the 256 sub bytes makes: the first row whose bits are all set in it."""
-    return tuple(next((cls for bits, cls in rows if sub & bits == bits), None) for sub in range(256))
-
-
-# command -> sub byte -> class.
-REQUESTS: Final[dict[int, tuple[type[SubRequest] | None, ...]]] = {
-    Command.GET: by_sub((INIT, GetInit), (0, Get)),
-    Command.PUT: by_sub((INIT, PutInit), (0x40, PutGetBack), (0, Put)),
-    Command.PUT_GET: by_sub((INIT, PutGetInit), (0x40, PutGetGetGet), (0x80, PutGetGetPut), (0, PutGet)),
-    Command.MONITOR: by_sub(
-        (INIT, MonitorInit),
-        (0x80, MonitorAck),
-        (0x44, MonitorStart),
-        (0x04, MonitorStop),
-        (DESTROY, MonitorDestroy),
-    ),
-    Command.ARRAY: by_sub(
-        (INIT, ArrayInit), (0x40, ArrayGet), (0x80, ArraySetLength), (0x04, ArrayGetLength), (0, ArrayPut)
-    ),
-    Command.PROCESS: by_sub((INIT, ProcessInit), (0, Process)),
-    Command.RPC: by_sub((INIT, RpcInit), (0, Rpc)),
-}
-REPLIES: Final[dict[int, tuple[type[SubReply] | None, ...]]] = {
-    Command.GET: by_sub((INIT, GetInitReply), (0, GetReply)),
-    Command.PUT: by_sub((INIT, PutInitReply), (0x40, PutGetBackReply), (0, PutReply)),
-    Command.PUT_GET: by_sub(
-        (INIT, PutGetInitReply), (0x40, PutGetGetGetReply), (0x80, PutGetGetPutReply), (0, PutGetReply)
-    ),
-    Command.MONITOR: by_sub(
-        (INIT, MonitorInitReply),
-        (0x40, MonitorError),
-        (0x04, MonitorError),
-        (DESTROY, MonitorFinal),
-        (0, MonitorUpdate),
-    ),
-    Command.ARRAY: by_sub(
-        (INIT, ArrayInitReply),
-        (0x40, ArrayGetReply),
-        (0x80, ArraySetLengthReply),
-        (0x04, ArrayGetLengthReply),
-        (0, ArrayPutReply),
-    ),
-    Command.PROCESS: by_sub((INIT, ProcessInitReply), (0, ProcessReply)),
-    Command.RPC: by_sub((INIT, RpcInitReply), (0, RpcReply)),
-}

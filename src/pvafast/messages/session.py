@@ -6,6 +6,14 @@ from enum import IntEnum
 from typing import ClassVar, Final
 
 from .core import (
+    AnyBody,
+    Command,
+    ControlCommand,
+    PvaMessage,
+    Status,
+    message,
+)
+from .fields import (
     ANY,
     CHANNELS,
     OPTIONAL_ANY,
@@ -16,13 +24,7 @@ from .core import (
     U8,
     U16,
     U32,
-    AnyBody,
-    Command,
-    ControlCommand,
     Field,
-    PvaMessage,
-    Status,
-    message,
     wire,
 )
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from .core import (
+    AnyBody,
+    Command,
+    PvaMessage,
+    message,
+)
+from .fields import (
     ANY,
     BOOL,
     CHANNELS,
@@ -15,13 +21,9 @@ from .core import (
     U8,
     U16,
     U32,
-    AnyBody,
-    Command,
     Field,
     In,
     Out,
-    PvaMessage,
-    message,
     wire,
 )
 
