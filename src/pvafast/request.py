@@ -10,8 +10,9 @@ The text is what pvxs and pvDataCPP's CreateRequest read, each of them a part of
 
 White space and commas part the fields. A name with other characters than letters, digits, ``_`` and ``-``, or a value with
 commas, brackets, quotes or white space, is put in quotes, with the escapes ``\\" \\\\ \\n \\t \\r \\xHH \\uHHHH \\UHHHHHHHH``.
-Where the two models disagree: fields and options named twice are merged and the last value counts, as in pvxs;
-``_options`` never is a field, as in pvDataCPP.
+Where the two models disagree: fields and options named twice are merged, so that ``a,a.b`` is ``a.b``, and the last value
+counts, as in pvxs; a field without members of its own is selected as a whole, its options notwithstanding, as in pvDataCPP.
+pvDataCPP takes quotes around a value for a part of it.
 """
 
 from __future__ import annotations
@@ -257,6 +258,8 @@ def _option_text(type: FieldDesc, value: Any) -> str | None:
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))  # queueSize as a double
     return repr(value)
 
 
@@ -760,6 +763,8 @@ def select(type: FieldDesc, request: Any = None, which: Which = "field") -> Sele
         names = ", ".join(shown(_dotted(path)) for path in missing[:8]) + (
             ", ..." if len(missing) > 8 else ""
         )
-        of = type.id if type.code == STRUCTURE and type.id else type.format("short")
-        raise EncodeError(f"pvRequest must select at least one field: {shown(of)} has no {names}")
+        of = (
+            shown(type.id) if type.id else "the structure" if type.code == STRUCTURE else type.format("short")
+        )
+        raise EncodeError(f"pvRequest must select at least one field: {of} has no {names}")
     return Selection(type, chosen, missing, wanted.keep_ids)
