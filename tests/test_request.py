@@ -390,6 +390,21 @@ def test_request_is_frozen() -> None:
         read.to_value("PVXS")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "field(alarm.severity,alarm.status)",
+        "field(alarm{severity[x=y],status},value)",
+        "field(a[x=y].b{c,d.e},f)",
+        "field(a[x=y]{b{c,d},e})",
+    ],
+)
+def test_braces_only_where_options_stand(text: str) -> None:
+    assert str(Request.parse(text)) == text
+    value = request.parse(text, order="pvaccess")
+    assert request.format(value) == text
+
+
 def test_options_of_the_whole() -> None:
     read = Request.parse("field[a=b](value)")
     assert read.field_options == {"": {"a": "b"}}

@@ -18,7 +18,7 @@ pvDataCPP takes quotes around a value for a part of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, final
 
@@ -312,20 +312,20 @@ def _options_text(options: tuple[tuple[str, str], ...]) -> str:
 
 
 def _fields_text(node: Node) -> str:
-    """With braces where there are options, which pvxs cannot read anyway; otherwise by dotted names, as it can."""
-    if not any(path and inner.options for path, inner in node.nodes()):
-        return ",".join(".".join(_text(name, _WORD) for name in path) for path in node.leaves())
-    texts = []
-    for name, member in node.members:
-        text = _text(name, _WORD)
-        if member.options:
-            text += f"[{_options_text(member.options)}]"
-        if len(member.members) == 1:
-            text += "." + _fields_text(member)
-        elif member.members:
-            text += "{" + _fields_text(member) + "}"
-        texts.append(text)
-    return ",".join(texts)
+    """By dotted names, as pvxs can read it; with braces where there are options, which only pvDataCPP reads."""
+    if any(path and inner.options for path, inner in node.nodes()):
+        return ",".join(_braced(name, member) for name, member in node.members)
+    return ",".join(".".join(_text(name, _WORD) for name in path) for path in node.leaves())
+
+
+def _braced(name: str, node: Node) -> str:
+    text = _text(name, _WORD)
+    if node.options:
+        text += f"[{_options_text(node.options)}]"
+    members = [_braced(name, member) for name, member in node.members]
+    if len(members) == 1:
+        return f"{text}.{members[0]}"
+    return f"{text}{{{','.join(members)}}}" if members else text
 
 
 # --- Request ----------------------------------------------------------------------------------------------------------
@@ -604,7 +604,17 @@ class Selection:
     selected fields, in the order of the request, and numbers that: `type`, `to_sub`, `from_sub`. Made by `select`.
     """
 
-    __slots__ = ("_bits_", "_paths_", "_subs_", "full", "mask", "missing", "type")
+    __slots__ = (
+        "_bits_",
+        "_full_paths_",
+        "_paths_",
+        "_sub_paths_",
+        "_subs_",
+        "full",
+        "mask",
+        "missing",
+        "type",
+    )
 
     #: The type that was selected from.
     full: FieldDesc
@@ -617,6 +627,8 @@ class Selection:
     _paths_: tuple[Path, ...]
     _subs_: Mapping[int, int]
     _bits_: tuple[tuple[int, ...], ...]
+    _full_paths_: tuple[Path, ...]
+    _sub_paths_: tuple[Path, ...]
 
     def __init__(
         self, full: FieldDesc, chosen: tuple[_Chosen, ...] | None, missing: list[Path], keep_ids: bool
@@ -654,6 +666,8 @@ class Selection:
         set_(self, "_paths_", tuple(paths))
         set_(self, "_subs_", subs)
         set_(self, "_bits_", tuple(bits))
+        set_(self, "_full_paths_", _paths(full))
+        set_(self, "_sub_paths_", self._full_paths_ if type is full else _paths(type))
 
     @property
     def is_all(self) -> bool:
@@ -685,34 +699,33 @@ class Selection:
         made = Value(self.full)
         made.overlay(value)
         mask = self.mask
-        self._mark(made, BitSet([bit for bit in value.changed.expand(self.full) if bit in mask]))
-        return made
+        marks = [bit for bit in value.changed.expand(self.full) if bit in mask]
+        return self._marked(made, marks, self._full_paths_)
 
     def to_sub(self, value: Value, /) -> Value:
         """The Value of `type` with the selected fields of a Value of the full type, and the changed bits among them."""
         self._check(value, self.full)
-        return self._moved(value, self.type, self.to_sub_bits(value.changed))
+        return self._moved(value, self.type, self.to_sub_bits(value.changed), self._sub_paths_)
 
     def from_sub(self, value: Value, /) -> Value:
         """The Value of the full type with the fields of a Value of `type`, and its changed bits."""
         self._check(value, self.type)
-        return self._moved(value, self.full, self.from_sub_bits(value.changed))
+        return self._moved(value, self.full, self.from_sub_bits(value.changed), self._full_paths_)
 
-    def _moved(self, value: Value, type: FieldDesc, bits: BitSet) -> Value:
+    def _moved(self, value: Value, type: FieldDesc, bits: Iterable[int], paths: tuple[Path, ...]) -> Value:
         if self.is_all:
             return value
         made = Value(type)
         for path in self._paths_:
             made[path] = value[path]
-        self._mark(made, bits)
-        return made
+        return self._marked(made, list(bits), paths)
 
     @staticmethod
-    def _mark(value: Value, bits: BitSet) -> None:
-        names = _paths(value.type)
+    def _marked(value: Value, bits: list[int], paths: tuple[Path, ...]) -> Value:
         value.unmark()
-        if bits:
-            value.mark(*(names[bit] for bit in bits))
+        if bits:  # mark() would mean the root
+            value.mark(*[paths[bit] for bit in bits])
+        return value
 
     @staticmethod
     def _check(value: Value, type: FieldDesc) -> None:
@@ -729,7 +742,7 @@ class Selection:
         return f"<Selection of {', '.join(self.names()) or 'everything'}>"
 
 
-def _paths(type: FieldDesc) -> list[Path]:
+def _paths(type: FieldDesc) -> tuple[Path, ...]:
     """The path of every node of a type, by its bit."""
     paths: list[Path] = []
 
@@ -740,7 +753,7 @@ def _paths(type: FieldDesc) -> list[Path]:
                 add(member, (*path, name))
 
     add(type, ())
-    return paths
+    return tuple(paths)
 
 
 def select(type: FieldDesc, request: Any = None, which: Which = "field") -> Selection:
