@@ -30,7 +30,7 @@ DIRECTIVES = {
     "freethreading_compatible": True,
 }
 # An -O in CFLAGS is a wish (AddressSanitizer, debugging), and what stands last on the command line wins.
-OPTIMIZE = [] if sys.platform == "win32" or "-O" in os.environ.get("CFLAGS", "") else ["-O3"]
+OPTIMIZE = [] if sys.platform == "win32" or "-O" in os.environ.get("CFLAGS", "") else ["-O3", "-g0"]
 
 
 def remove_compiled(package, *, keep=()):
