@@ -41,8 +41,12 @@ def test_syncing_copies_and_removes(tmp_path: Path) -> None:
 # Each constructor with a value, other than the default, for each of its parameters.
 CONSTRUCTORS: dict[str, dict[str, Any]] = {
     "buffer.Reader": {
-        **{"data": bytes(64), "start": 8, "end": 32, "byteorder": "big"},
-        **{"limits": Limits(depth=3), "aligned": True},
+        "data": bytes(64),
+        "start": 8,
+        "end": 32,
+        "byteorder": "big",
+        "limits": Limits(depth=3),
+        "aligned": True,
     },
     "buffer.Writer": {"byteorder": "big"},
     "bitset.BitSet": {"bits": [1, 5]},
@@ -52,8 +56,14 @@ CONSTRUCTORS: dict[str, dict[str, Any]] = {
     "codec.Codec": {"limits": Limits(depth=3), "ids": "pvaccess"},
     "framing.Framer": {"limits": Limits(depth=3), "from_server": True},
     "framing.Message": {
-        **{"version": 1, "flags": 0x40, "command": 2, "data": bytes(64)},
-        **{"start": 8, "end": 32, "offset": 100, "size": 24},
+        "version": 1,
+        "flags": 0x40,
+        "command": 2,
+        "data": bytes(64),
+        "start": 8,
+        "end": 32,
+        "offset": 100,
+        "size": 24,
     },
 }
 # What can be read back; of the others their repr says it.
