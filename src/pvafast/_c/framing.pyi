@@ -206,6 +206,7 @@ def _flat(buffer: Any) -> memoryview:
     return np.frombuffer(buffer, np.uint8).data
 
 
+@final
 class _Store:
     """A buffer to receive into: `writable` for the framer, `view` for messages, which may outlive it."""
 

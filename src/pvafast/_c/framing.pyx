@@ -13,8 +13,6 @@ import numpy as _np
 from ..errors import DecodeError, EncodeError, LimitExceeded
 from ..limits import Limits
 
-__all__ = ["Framer", "Message", "control", "frame"]
-
 cdef object _DEFAULT_LIMITS = Limits()
 
 # See the Python twin for what these are for.
@@ -141,7 +139,7 @@ cdef class _Store:
     cdef unsigned char *ptr  # valid while self.array is held
     cdef size_t capacity
 
-    def __cinit__(self, size_t capacity):
+    def __init__(self, size_t capacity):
         self.array = _allocate(capacity)
         self.writable = memoryview(self.array)
         self.view = self.writable.toreadonly()
@@ -254,14 +252,17 @@ cdef class Framer:
     cdef bint searching
     cdef bint orphans
 
-    def __cinit__(self, *, limits=_DEFAULT_LIMITS, from_server=None):
-        self.size_max = min(limits.message, LIMIT_TOP)
-        self.segments_max = min(limits.segments, LIMIT_TOP)
-        self.direction = -1 if from_server is None else FROM_SERVER if from_server else 0
+    def __cinit__(self):
+        self.direction = -1
         self.ready = []
         self.held = []
         self.need = HEADER
         self.window = BLOCK
+
+    def __init__(self, *, limits=_DEFAULT_LIMITS, from_server=None):
+        self.size_max = min(limits.message, LIMIT_TOP)
+        self.segments_max = min(limits.segments, LIMIT_TOP)
+        self.direction = -1 if from_server is None else FROM_SERVER if from_server else 0
 
     @property
     def offset(self):
