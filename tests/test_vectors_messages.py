@@ -86,8 +86,6 @@ def form(message: messages.PvaMessage) -> dict[str, Any]:
     if failed:
         shown.pop("fieldDesc", None)
         shown.pop("length", None)
-    if isinstance(message, messages.ArrayPut | messages.ArrayGetReply):
-        del shown["fieldDesc"]
     if shown.get("nfree", 0) is None:
         del shown["nfree"]
     if hasattr(message, "value") and not failed and message.value is not None:
@@ -100,7 +98,7 @@ def form(message: messages.PvaMessage) -> dict[str, Any]:
             if hasattr(message, "overrun"):
                 shown["data"]["overrun"] = list(message.overrun)
         else:
-            shown["data"] = plain(message.value)
+            shown["data"] = plain(message.value.value)
     return shown
 
 

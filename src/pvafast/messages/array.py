@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-
-from .._types import CODE_OF_DTYPE, VARIABLE, short_name
 from ..errors import EncodeError
-from .core import (
-    Command,
-    FieldDesc,
-    message,
-)
-from .fields import (
-    SIZE,
-    STATUS,
-    Field,
-    Out,
-    known_type,
-    wire,
-)
+from .core import AnyValue, Command, message
+from .fields import SIZE, STATUS, Field, In, Out, known_type, wire
 from .operations import InitRequest, StatusReply, SubRequest, TypedInitReply
 
 
@@ -38,21 +24,19 @@ class ArrayInitReply(TypedInitReply):
     command = Command.ARRAY
 
 
-def _type_of(x: Any) -> FieldDesc:
-    if isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.newbyteorder("=") in CODE_OF_DTYPE:
-        return FieldDesc.of(short_name(CODE_OF_DTYPE[x.dtype.newbyteorder("=")] | VARIABLE, 0))
-    if isinstance(x, list | tuple) and x and all(isinstance(item, str) for item in x):
-        return FieldDesc.of("string[]")
-    raise EncodeError("array or strings expected, or anything else with its type")
+def _read_array(c: In) -> AnyValue:
+    type = known_type(c)
+    return AnyValue(type, c.codec.read(type, c.r))
 
 
-def _write_array(c: Out, x: Any) -> None:
-    c.codec.write(x, c.w, c.message.type or _type_of(x))
+def _write_array(c: Out, x: AnyValue) -> None:
+    if not isinstance(x, AnyValue):
+        raise EncodeError(f"AnyValue expected, {type(x).__name__} found")
+    c.codec.write(x.value, c.w, x.type)
 
 
-# The type of an array is not sent along with it: this field takes no bytes.
-_ARRAY_TYPE: Final = Field(known_type, lambda c, x: None)
-_ARRAY: Final = Field(lambda c: c.codec.read(known_type(c), c.r), _write_array)
+# The type is not sent along: it is that of the INIT reply.
+_ARRAY: Final = Field(_read_array, _write_array)
 
 
 @message
@@ -64,12 +48,11 @@ class ArrayPut(SubRequest):
     """
 
     command = Command.ARRAY
-    layout = wire(offset=SIZE, stride=SIZE, type=_ARRAY_TYPE, value=_ARRAY)
+    layout = wire(offset=SIZE, stride=SIZE, value=_ARRAY)
 
     offset: int = 0
     stride: int = 1
-    type: FieldDesc | None = None
-    value: Any
+    value: AnyValue | None
 
 
 @message
@@ -94,14 +77,13 @@ class ArrayGet(SubRequest):
 
 @message
 class ArrayGetReply(StatusReply):
-    """The elements. For `type` see ArrayPut."""
+    """The elements: an array with its type."""
 
     command = Command.ARRAY
     base_sub = 0x40
-    layout = wire(status=STATUS, type=_ARRAY_TYPE, value=_ARRAY)
+    layout = wire(status=STATUS, value=_ARRAY)
 
-    type: FieldDesc | None = None
-    value: Any = None
+    value: AnyValue | None = None
 
 
 @message

@@ -204,6 +204,8 @@ _SUB: Final = wire(sub=U8)
 _REPLY_WEIGHT: Final = 128
 _UPDATE_WEIGHT: Final = 288
 _SLOT_WEIGHT: Final = 8
+# For the first replies, whose weight the bytes behind them have yet to pay for.
+_FREE_WEIGHT: Final = 65_536
 
 # Reads the payload of a message.
 _Decoder: TypeAlias = Callable[[In, framing.Message], PvaMessage]
@@ -295,7 +297,7 @@ def _multiple(c: In, message: framing.Message) -> PvaMessage:
     r = buffer.Reader(
         message.data, message.start, message.end, message.byteorder, limits=half, aligned=c.r.aligned
     )
-    weight = half.expansion * r.left
+    weight = _FREE_WEIGHT + half.expansion * r.left
     replies: list[Reply] = []
     while True:
         start = r.pos
@@ -433,9 +435,8 @@ def _write(message: PvaMessage, from_server: bool, w: buffer.Writer, codec: code
         if isinstance(message, SubRequest | SubReply) and message.from_server is from_server:
             raise EncodeError(f"the sub byte {message.sub:#04x} is not that of {name}", "bits")
         raise LocalProtocolError(f"{name} is not sent by the {'server' if from_server else 'client'}")
-    raw = getattr(message, "raw", b"")
-    if raw:
-        raise EncodeError(f"{len(raw)} undecoded bytes cannot be encoded", "raw")
+    if message.raw or message.reason:
+        raise EncodeError(f"{len(message.raw)} undecoded bytes cannot be encoded", "raw")
     c = Out(w, codec, message)
     if isinstance(message, MultipleData):
         for i, reply in enumerate(message.replies):

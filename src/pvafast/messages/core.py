@@ -229,7 +229,9 @@ class PvaMessage:
 
     def __repr__(self) -> str:
         shown = []
-        for field in dataclasses.fields(self):
+        fields = dataclasses.fields(self)
+        own = len(dataclasses.fields(PvaMessage))
+        for field in (*fields[own:], *fields[:own]):
             x = getattr(self, field.name)
             if (
                 field.default is not dataclasses.MISSING

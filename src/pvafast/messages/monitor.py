@@ -34,6 +34,8 @@ def _read_free(c: In) -> int | None:
 def _write_free(c: Out, x: int | None) -> None:
     if x is not None:
         c.w.u32(x)
+    elif c.message.sub & 0x80:
+        raise EncodeError("bit 80 goes with nfree")
 
 
 @message
