@@ -681,13 +681,78 @@ def test_multiple_data() -> None:
         raw=bytes.fromhex("06000000 ff 43 00000000"),
         reason="the operation of this ioid is not known",
     )
-    untyped = messages.decode(reply(19, raw), codec=Codec(), operations={5: Operation(13, 5)})
+    # A type is known as soon as a reply before told it.
+    assert messages.decode(reply(19, raw), codec=Codec(), operations={5: Operation(13, 5)}) == late
+    update = encode(messages.MultipleData(replies=sent.replies[1:]))[8:]
+    untyped = messages.decode(reply(19, update), codec=Codec(), operations={5: Operation(13, 5)})
     assert isinstance(untyped, messages.MultipleData)
-    assert untyped.replies[0] == sent.replies[0]
+    assert len(untyped.replies) == 1
+    assert untyped.replies[0].raw == update[5:]
     assert untyped.reason == "the type of this operation is not known"
     odd = messages.decode(reply(19, raw), codec=Codec(), operations={5: Operation(99, 5)})
     assert isinstance(odd, messages.MultipleData)
     assert odd.raw == raw
+
+
+def test_multiple_data_lays_updates_over_each_other() -> None:
+    before = Operation(Command.MONITOR, 5)
+    raw = encode(
+        messages.MultipleData(
+            replies=(
+                messages.MonitorInitReply(ioid=5, type=SCALAR),
+                messages.MonitorUpdate(ioid=5, value=Value(SCALAR, {"value": 1.5})),
+                messages.MonitorUpdate(ioid=5, value=Value(SCALAR, {"alarm": {"severity": 2}})),
+            )
+        )
+    )
+    decoded = messages.decode(reply(19, raw[8:]), codec=Codec(), operations={5: before})
+    assert isinstance(decoded, messages.MultipleData)
+    last = decoded.replies[2]
+    assert isinstance(last, messages.MonitorUpdate)
+    assert last.value is not None
+    assert last.value.to_dict() == {"value": 1.5, "alarm": {"severity": 2}}
+    assert (before.type, before.value) == (None, None)
+
+
+def test_learn() -> None:
+    put_type = FieldDesc.structure("", {"a": "int32"})
+    operation = Operation(Command.PUT_GET, 5)
+    failed = Status(StatusType.ERROR, "no")
+    messages.learn(operation, messages.PutGetInitReply(ioid=5, status=failed))
+    assert operation.type is None
+    messages.learn(operation, messages.PutGetInitReply(ioid=5, put_type=put_type, get_type=SCALAR))
+    assert (operation.put_type, operation.type) == (put_type, SCALAR)
+    got, put = Value(SCALAR), Value(put_type)
+    messages.learn(operation, messages.PutGetReply(ioid=5, value=got))
+    messages.learn(operation, messages.PutGetGetPutReply(ioid=5, value=put))
+    messages.learn(operation, messages.PutGetReply(ioid=5, status=failed))
+    messages.learn(operation, messages.RpcReply(ioid=5, value=Value("double")))
+    assert operation.value is got
+    assert operation.put_value is put
+    for last in (messages.MonitorUpdate(ioid=5, value=Value(SCALAR)), messages.MonitorFinal(ioid=5)):
+        messages.learn(operation, last)
+        assert operation.value is not got
+    messages.learn(operation, messages.GetInitReply(ioid=5, status=failed))
+    assert operation.type is SCALAR
+    messages.learn(operation, messages.GetInitReply(ioid=5, type=put_type))
+    assert (operation.type, operation.value) == (put_type, None)
+
+
+def test_lenient_updates() -> None:
+    any_type = FieldDesc.structure("", {"value": "any"})
+    found = {5: Operation(13, 5, type=any_type)}
+    update = reply(13, bytes.fromhex("05000000 00 01 02 fe0900 00"))
+    assert error_of(messages.decode, update, codec=Codec(), operations=found) == (
+        "unknown type id 9 at `value.value`, offset 7"
+    )
+    decoded = messages.decode(update, codec=Codec(), operations=found, lenient=True)
+    raw = bytes.fromhex("0102fe090000")
+    assert decoded == messages.MonitorUpdate(ioid=5, value=None, raw=raw, reason="unknown type id 9")
+    known = reply(13, bytes.fromhex("05000000 00 01 02 43 0000000000000040 00"))
+    decoded = messages.decode(known, codec=Codec(), operations=found, lenient=True)
+    assert isinstance(decoded, messages.MonitorUpdate)
+    assert decoded.value is not None
+    assert decoded.value["value"] == AnyValue("double", 2.0)
 
 
 def test_multiple_data_is_bounded_by_its_weight() -> None:

@@ -588,13 +588,13 @@ def multiple() -> None:
     w = "WIRE 9"
     add("multiple-none", w, "MultipleData", SERVER, 19, u32(0), {})
     replies = [
-        {"class": "MonitorUpdate", **TELL, "value": LEAVES},
         {"class": "MonitorUpdate", **TELL, "value": EMPTY},
+        {"class": "MonitorUpdate", **TELL, "value": LEAVES},
         {"class": "MonitorFinal", **TELL, "status": FAILED},
     ]
     payload = both(
-        *(tell(0), LEAVES_BYTES, bits("00")),
         *(tell(0), EMPTY_BYTES, bits("00")),
+        *(tell(0), LEAVES_BYTES, bits("00")),
         *(tell(0x10), FAILED_BYTES, u32(0)),
     )
     add("multiple", w, "MultipleData", SERVER, 19, payload, {"replies": replies}, type=DEMO, operation=13)

@@ -16,7 +16,7 @@ from .array import (
     ArraySetLength,
     ArraySetLengthReply,
 )
-from .coding import decode, encode
+from .coding import decode, encode, learn
 from .core import AnyBody, Command, ControlCommand, Operation, Operations, PvaMessage, Status, StatusType
 from .monitor import (
     MonitorAck,
@@ -200,4 +200,5 @@ __all__ = [
     "ValueReply",
     "decode",
     "encode",
+    "learn",
 ]

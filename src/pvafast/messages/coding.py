@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -34,6 +35,7 @@ from .fields import (
     Layout,
     Out,
     read_fields,
+    unknown_id,
     wire,
     write_fields,
 )
@@ -85,6 +87,8 @@ from .operations import (
     RpcReply,
     SubReply,
     SubRequest,
+    TypedInitReply,
+    ValueReply,
 )
 from .session import (
     AckMark,
@@ -267,23 +271,44 @@ def _monitor(c: In, message: framing.Message) -> PvaMessage:
     start = r.pos
     if r.left >= 5:
         ioid = r.u32()
-        if not r.u8():
-            operation = c.operations(ioid)
-            if operation is not None and operation.type is not None:
-                try:
-                    value = c.codec.read_update(operation.type, r, operation.value)
-                except DecodeError as error:
+        operation = None if r.u8() else c.operations(ioid)
+        if operation is not None and operation.type is not None:
+            try:
+                value = c.codec.read_update(operation.type, r, operation.value)
+            except (DecodeError, LocalProtocolError) as error:
+                if c.lenient:
+                    reason = unknown_id(error)
+                    if reason:
+                        r.pos = start + 5
+                        return MonitorUpdate(ioid=ioid, value=None, raw=r.bytes(r.left), reason=reason)
+                if isinstance(error, DecodeError):
                     error.within("value")
-                    raise
-                try:
-                    overrun = bitset.BitSet.read(r)
-                except DecodeError as error:
-                    error.within("overrun")
-                    raise
-                trailing = r.bytes(r.left) if r.left else b""
-                return MonitorUpdate(ioid=ioid, value=value, overrun=overrun, trailing=trailing)
+                raise
+            try:
+                overrun = bitset.BitSet.read(r)
+            except DecodeError as error:
+                error.within("overrun")
+                raise
+            trailing = r.bytes(r.left) if r.left else b""
+            return MonitorUpdate(ioid=ioid, value=value, overrun=overrun, trailing=trailing)
         r.pos = start
     return _monitor_reply(c, message)
+
+
+def learn(operation: Operation, reply: PvaMessage) -> None:
+    """Keep what a reply tells of its operation: types, and the value that the next update is laid over."""
+    if isinstance(reply, MonitorUpdate | ValueReply | MonitorFinal):
+        if reply.value is not None:
+            if isinstance(reply, PutGetGetPutReply):
+                operation.put_value = reply.value
+            else:
+                operation.value = reply.value
+    elif isinstance(reply, TypedInitReply):
+        if reply.status.ok:
+            operation.type = reply.type
+    elif isinstance(reply, PutGetInitReply) and reply.status.ok:
+        operation.put_type = reply.put_type
+        operation.type = reply.get_type
 
 
 def _multiple(c: In, message: framing.Message) -> PvaMessage:
@@ -299,6 +324,8 @@ def _multiple(c: In, message: framing.Message) -> PvaMessage:
     )
     weight = _FREE_WEIGHT + half.expansion * r.left
     replies: list[Reply] = []
+    # Operations as the replies before leave them.
+    touched: dict[int, Operation] = {}
     while True:
         start = r.pos
         try:
@@ -307,7 +334,7 @@ def _multiple(c: In, message: framing.Message) -> PvaMessage:
             ioid = one.values["ioid"]
             if not ioid:
                 break
-            operation = c.operations(ioid)
+            operation = touched.get(ioid) or c.operations(ioid)
             if operation is None or (
                 operation.command != Command.GET_FIELD and operation.command not in _REPLIES
             ):
@@ -322,8 +349,10 @@ def _multiple(c: In, message: framing.Message) -> PvaMessage:
                 raise LimitExceeded(what, start, limit="expansion")
             reply = _one_reply(one, operation)
             replies.append(reply)
-            if reply.raw:
+            if reply.reason:
                 return MultipleData(replies=tuple(replies), reason=reply.reason)
+            touched[ioid] = operation = copy(operation)
+            learn(operation, reply)
         except DecodeError as error:
             error.within(f"replies[{len(replies)}]")
             raise
@@ -339,6 +368,7 @@ def _one_reply(c: In, operation: Operation) -> Reply:
     cls = _REPLIES[operation.command][sub]
     assert cls is not None  # replies have a class for every sub byte
     _enter(cls, c, sub)
+    c.operation = operation
     read_fields(cls.layout, c)
     return _made(cls, c)
 

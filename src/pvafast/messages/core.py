@@ -118,8 +118,8 @@ Status.OK = Status()
 class Operation:
     """What one end knows of a channel operation, by ioid: decoding a reply, or a PUT, needs the type of its INIT reply.
 
-    decode() reads it and never writes it: the connection sets `type` and `put_type` from the INIT reply, and `value`
-    and `put_value` from each message that carries data. Setting a type forgets the value that was of the old one.
+    decode() reads it and never writes it: learn() takes over what a reply told, `type` and `put_type` from an INIT reply,
+    `value` and `put_value` from each that carries data. Setting a type forgets the value that was of the old one.
     """
 
     __slots__ = (

@@ -55,8 +55,11 @@ class UnknownType(Exception):
     """What follows cannot be read, because the type of the operation is not known. Never leaves decode()."""
 
 
-# How the reason of a DecodeError for a reference to an unknown type id begins.
-UNKNOWN_ID: Final = "unknown type id"
+def unknown_id(error: DecodeError | LocalProtocolError) -> str:
+    """Why types cannot be told, if that is what the error says: an id defined earlier, or a codec that lost its ids."""
+    if isinstance(error, LocalProtocolError):
+        return str(error)
+    return error.reason if error.reason.startswith("unknown type id") else ""
 
 
 class Field(NamedTuple):
@@ -80,20 +83,17 @@ def read_fields(fields: Layout, c: In) -> None:
         start = c.r.pos
         try:
             x = field.read(c)
-        except DecodeError as error:
-            if not c.lenient or not error.reason.startswith(UNKNOWN_ID):
-                error.within(name)
-                raise
-            _give_up(name, start, error.reason, c)
-            return
         except UnknownType as error:
             _give_up(name, start, str(error), c)
             return
-        except LocalProtocolError as error:
-            if not c.lenient:
-                raise
-            _give_up(name, start, str(error), c)
-            return
+        except (DecodeError, LocalProtocolError) as error:
+            reason = unknown_id(error) if c.lenient else ""
+            if reason:
+                _give_up(name, start, reason, c)
+                return
+            if isinstance(error, DecodeError):
+                error.within(name)
+            raise
         c.values[name] = x
         if field is STATUS and not x.ok:
             return
