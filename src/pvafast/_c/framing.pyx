@@ -2,6 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.stdint cimport uint32_t
 from libc.string cimport memchr, memcpy
@@ -911,6 +912,12 @@ cdef void _write_header(
 
 
 cdef inline unsigned char _octet(str name, object value) except? 0xFF:
+    cdef int overflow = 0
+    cdef long long number
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if not overflow and 0 <= number <= 0xFF:
+            return <unsigned char>number
     return _within(name, value, 0xFF)
 
 
@@ -945,7 +952,8 @@ def frame(command, buffers, *, flags=0, byteorder="little", version=2, segment_s
     EncodeError when a single message would be above 4 GiB - 1.
     """
     cdef unsigned char number, bits, code, kind
-    cdef bint big
+    cdef unsigned char *p
+    cdef bint big, large = False
     cdef unsigned long long total = 0
     cdef unsigned long long left, most
     cdef size_t size, k, at = 0, length
@@ -962,6 +970,7 @@ def frame(command, buffers, *, flags=0, byteorder="little", version=2, segment_s
         if length:
             pieces.append(piece)
             total += length
+            large |= length >= LARGE
     if segment_size is None or total <= segment_size:
         if total > 0xFFFFFFFF:
             raise EncodeError(f"payload of {total} bytes, 4294967295 fit a message: segment_size= splits it")
@@ -972,6 +981,19 @@ def frame(command, buffers, *, flags=0, byteorder="little", version=2, segment_s
     bits = _octet("flags", flags)
     code = _octet("command", command)
     big = _big(byteorder)
+    if not large and most == total:
+        joined = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(HEADER + total))
+        p = <unsigned char *>PyBytes_AS_STRING(joined)  # valid while joined is held
+        _write_header(p, number, bits | BIG_ENDIAN if big else bits & 0x7F, code, <uint32_t>total)
+        p += HEADER
+        for piece in pieces:
+            length = len(piece)
+            if PyBytes_CheckExact(piece):
+                memcpy(p, PyBytes_AS_STRING(piece), length)
+            else:
+                memcpy(p, PyMemoryView_GET_BUFFER(piece).buf, length)
+            p += length
+        return [joined]
     pieces.reverse()
     left = total
     while True:
