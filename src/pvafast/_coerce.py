@@ -6,7 +6,8 @@ Errors are EncodeError and RangeError with a path inside the leaf ("[3]", "name"
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from math import isinf
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,12 +76,18 @@ def integer(code: int, obj: Any) -> int:
 
 def floating(code: int, obj: Any) -> float:
     """A float; for the type "float" rounded to single precision."""
-    if isinstance(obj, str | bytes | bytearray | complex) or not hasattr(type(obj), "__float__"):
+    if (
+        isinstance(obj, str | bytes | bytearray | complex)
+        or not hasattr(type(obj), "__float__")
+        or (isinstance(obj, np.ndarray) and obj.ndim)
+    ):
         if not hasattr(type(obj), "__index__"):
             raise EncodeError(f"{SCALARS[code][0]} expected, {_found(obj)} found")
         obj = operator.index(obj)
     try:
         number = float(obj)
+        if isinf(number) and obj != number:  # a numpy.longdouble, a Decimal
+            raise OverflowError
         return float(_FLOAT32.unpack(_FLOAT32.pack(number))[0]) if code == _FLOAT else number
     except OverflowError:
         raise RangeError(f"{SCALARS[code][0]} cannot hold {obj}") from None
@@ -99,7 +106,7 @@ def string(bound: int | None, obj: Any) -> str:
             raise EncodeError(f"lone surrogate in string at index {error.start}") from None
         if size > bound:
             raise EncodeError(f"string of {size} bytes over its bound of {bound}")
-    return str(obj)
+    return str.__str__(obj)
 
 
 def scalar(code: int, obj: Any) -> Any:
@@ -189,7 +196,7 @@ def _cast(
         else:
             with np.errstate(over="ignore"):
                 cast = array.astype(dtype)
-            if code == _FLOAT:
+            if code == _FLOAT or source.itemsize > 8:
                 lost = np.flatnonzero(np.isinf(cast) & np.isfinite(array))
                 if lost.size:
                     raise RangeError(f"{name} cannot hold {array[lost[0]]}", f"[{int(lost[0])}]")
@@ -202,7 +209,7 @@ def strings(obj: Any) -> list[str]:
     if isinstance(obj, np.ndarray) and obj.dtype.kind in "UT":
         if obj.ndim != 1:
             raise EncodeError(f"array of string with one dimension expected, {obj.ndim} found")
-        return [str(text) for text in obj.tolist()]
+        obj = obj.tolist()
     return [_within(i, string, None, item) for i, item in enumerate(_items(obj, "string"))]
 
 
@@ -281,20 +288,27 @@ class Coercion:
             if obj.name not in members:
                 raise EncodeError(f"union has no member {obj.name!r}")
             return self.UnionValue(obj.name, self.member(members, obj.name, obj.value))
+        if isinstance(obj, Iterator):
+            obj = list(obj)  # each member is tried
+        exact = [name for name, member in members.items() if _is_exactly(member, obj)]
         fits = {}
-        for name, member in members.items():
+        # Where one member is of the type of obj, the others (conversions of a whole frame, say) need not be tried.
+        for name in (*exact, *(name for name in members if name not in exact)):
             try:
-                fits[name] = self.leaf(member, obj)
+                fits[name] = self.leaf(members[name], obj)
             except EncodeError:
                 continue
+            if len(exact) == 1 and name == exact[0]:
+                break
         names = list(fits)
         if len(names) > 1:
-            names = [name for name in names if _is_exactly(members[name], obj)]
+            names = [name for name in names if name in exact]
         if len(names) == 1:
             return self.UnionValue(names[0], fits[names[0]])
         if fits:
             raise EncodeError(
-                f"{_found(obj)} fits several members of the union ({', '.join(fits)}): use UnionValue"
+                f"{_found(obj)} fits several members of the union "
+                f"({', '.join(name for name in members if name in fits)}): use UnionValue"
             )
         raise EncodeError(f"{_found(obj)} fits no member of the union ({', '.join(members)})")
 
@@ -311,6 +325,8 @@ class Coercion:
         if obj is None or isinstance(obj, self.AnyValue):
             return obj
         type = self.infer(obj)
+        if isinstance(obj, self.Value) and type.code != STRUCTURE:
+            obj = obj[""]
         return self.AnyValue(type, obj)
 
     def infer(self, obj: Any) -> FieldDesc:
@@ -338,6 +354,8 @@ class Coercion:
             if obj and all(isinstance(item, str) for item in obj):
                 return of("string[]")
             if obj and all(isinstance(item, bool | int | float | np.number | np.bool_) for item in obj):
+                if all(isinstance(item, int | np.integer) for item in obj) and max(obj) > _RANGES[_INT64][1]:
+                    return of("uint64[]")  # numpy would make floats of them
                 code = CODE_OF_DTYPE.get(np.asarray(obj).dtype)
                 if code is not None:
                     return of(SCALARS[code][0] + "[]")

@@ -31,13 +31,28 @@ def format_repr(value: Value) -> str:
     type = value.type
     if type.code != STRUCTURE:
         return f"Value({type.format('short')!r}, {_short(value[''])})"
-    names = value.changed_names()
-    if not names:
-        names = [type.names[i] for i in range(len(type)) if type.is_leaf(i)]
-    shown = [f"{name}={_short(value[name])}" for name in names[:8]]
-    if len(names) > 8:
-        shown.append(f"{len(names) - 8} more")
+    leaves = value.changed.expand(type) or [i for i in range(len(type)) if type.is_leaf(i)]
+    shown = []
+    for leaf in leaves[:8]:
+        path = _path(type, leaf)
+        shown.append(f"{'.'.join(path)}={_short(value[path])}")
+    if len(leaves) > 8:
+        shown.append(f"{len(leaves) - 8} more")
     return f"Value({type.id!r}: {', '.join(shown)})"
+
+
+def _path(type: FieldDesc, leaf: int) -> tuple[str, ...]:
+    """The exact names that lead to a node."""
+    path: list[str] = []
+    at = 0
+    while at != leaf:
+        at += 1
+        for name in type[tuple(path)].members:
+            if leaf < type.end(at):
+                path.append(name)
+                break
+            at = type.end(at)
+    return tuple(path)
 
 
 def _short(leaf: Any) -> str:

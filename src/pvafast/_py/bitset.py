@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, final
+from operator import index
+from typing import TYPE_CHECKING, Any, Final, final
 
 from .buffer import Reader, Writer
 
 if TYPE_CHECKING:
     from .introspection import FieldDesc
+
+
+# No structure has so many nodes: bits from here on are ignored.
+MAX_BITS: Final = 1 << 24
+
+
+def _reversed_words(raw: bytes) -> bytes:
+    """The bytes of each complete group of eight the other way round, for big-endian; what remains as it is."""
+    whole = len(raw) & ~7
+    words = array("Q", raw[:whole])
+    words.byteswap()
+    return words.tobytes() + raw[whole:]
 
 
 def read_bits(r: Reader) -> int:
@@ -21,24 +35,17 @@ def read_bits(r: Reader) -> int:
         raise error
     start = r.pos
     r.pos = start + n
-    data = r.data
-    if not r.big or n < 8:
-        return int.from_bytes(data[start : start + n], "little")
-    # Complete groups of eight bytes are big-endian words; what remains is least significant byte first.
-    whole = start + (n & ~7)
-    words = [bytes(data[i : i + 8])[::-1] for i in range(start, whole, 8)]
-    return int.from_bytes(b"".join(words) + bytes(data[whole : start + n]), "little")
+    raw = bytes(r.data[start : start + min(n, MAX_BITS // 8)])
+    # Complete groups of eight bytes are words in the order of the message; what remains is least significant byte first.
+    return int.from_bytes(_reversed_words(raw) if r.big else raw, "little")
 
 
 def write_bits(bits: int, w: Writer) -> None:
     """The wire form of an int, trailing zero bytes trimmed."""
     n = (bits.bit_length() + 7) >> 3
     raw = bits.to_bytes(n, "little")
-    if w.big and n >= 8:
-        whole = n & ~7
-        raw = b"".join(raw[i : i + 8][::-1] for i in range(0, whole, 8)) + raw[whole:]
     w.size(n)
-    w.bytes(raw)
+    w.bytes(_reversed_words(raw) if w.big else raw)
 
 
 def iterate(bits: int) -> Iterator[int]:
@@ -61,9 +68,9 @@ class BitSet:
     def __init__(self, bits: Iterable[int] = (), /) -> None:
         number = 0
         for bit in bits:
-            if not 0 <= bit < 1 << 24:
-                raise ValueError(f"bit numbers lie in 0 to {(1 << 24) - 1}, not {bit}")
-            number |= 1 << bit
+            if not 0 <= bit < MAX_BITS:
+                raise ValueError(f"bit numbers lie in 0 to {MAX_BITS - 1}, not {bit}")
+            number |= 1 << index(bit)
         self._bits_ = number
 
     @classmethod

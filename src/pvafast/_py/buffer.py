@@ -11,8 +11,8 @@ from ..errors import DecodeError, EncodeError, LimitExceeded, RangeError
 from ..limits import Limits
 
 DEFAULT_LIMITS: Final = Limits()
-# What decoding may weigh beyond `Limits.expansion` times the bytes of the message.
-FREE_WEIGHT: Final = 1 << 20
+# What decoding may weigh beyond `Limits.expansion` times the bytes of the message: 1 MiB, less what one message always takes.
+FREE_WEIGHT: Final = (1 << 20) - (1 << 16)
 # Arrays from this size on leave a Writer as buffers of their own, uncopied.
 OWN_BUFFER: Final = 65_536
 
@@ -184,6 +184,8 @@ class Reader:
     def bytes(self, n: int) -> builtins.bytes:
         """A copy of the next n bytes."""
         pos = self.pos
+        if n < 0:
+            raise ValueError(f"no {n} bytes")
         if n > self.end - pos:
             raise self.short(f"{n} bytes", n)
         self.pos = pos + n
@@ -191,6 +193,8 @@ class Reader:
 
     def skip(self, n: int) -> None:
         """Leave n bytes out."""
+        if n < 0:
+            raise ValueError(f"no {n} bytes")
         if n > self.end - self.pos:
             raise self.short(f"{n} bytes", n)
         self.pos += n

@@ -165,8 +165,13 @@ class Codec:
         """`encode_type` into a Writer."""
         if type is None:
             writer.u8(0xFF)
-        else:
+            return
+        before = self._numbered()
+        try:
             write_desc(type, writer, self._numbers)
+        except BaseException:
+            self._forget(before)
+            raise
 
     def write(self, value: Any, writer: Writer, type: FieldDesc | None = None) -> None:
         """`encode` into a Writer."""
@@ -176,15 +181,40 @@ class Codec:
             type = value._fd_
         if isinstance(value, Value) and type.code != STRUCTURE and value._fd_ == type:
             value = value[""]
-        write_full(type, coercion.leaf(type, value), writer, self._numbers)
+        value = coercion.leaf(type, value)
+        before = self._numbered()
+        try:
+            write_full(type, value, writer, self._numbers)
+        except BaseException:
+            self._forget(before)
+            raise
 
     def write_update(self, value: Value, writer: Writer) -> None:
         """`encode_update` into a Writer."""
-        write_update(value, writer, self._numbers)
+        before = self._numbered()
+        try:
+            write_update(value, writer, self._numbers)
+        except BaseException:
+            self._forget(before)
+            raise
 
     def write_any(self, value: AnyValue | None, writer: Writer) -> None:
         """`encode_any` into a Writer."""
-        write_any(value, writer, self._numbers)
+        before = self._numbered()
+        try:
+            write_any(value, writer, self._numbers)
+        except BaseException:
+            self._forget(before)
+            raise
+
+    def _numbered(self) -> int:
+        return len(self._numbers or ())
+
+    def _forget(self, before: int) -> None:
+        """Take back the ids given by an encoding that failed: the peer will never see them defined."""
+        while self._numbered() > before:
+            assert self._numbers is not None
+            self._numbers.popitem()
 
 
 Codec.__module__ = "pvafast"

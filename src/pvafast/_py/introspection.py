@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping
 from struct import Struct
 from types import MappingProxyType
@@ -34,6 +35,7 @@ from .._types import (
 )
 from .._typetext import format_pvinfo, format_pvxs, format_short, parse
 from ..errors import DecodeError, EncodeError, LimitExceeded
+from ..limits import Limits
 from .bitset import iterate
 from .buffer import NUMBERS, U16, Reader, Writer
 
@@ -41,8 +43,12 @@ from .buffer import NUMBERS, U16, Reader, Writer
 MAX_HEIGHT: Final = 256
 # FieldDesc.array() and shared members let a small program describe an endless type.
 MAX_COUNT: Final = 1 << 20
-# Memory that a FieldDesc may take, charged against Limits.expansion where a value brings its type along.
-TYPE_WEIGHT: Final = 512
+# Memory that types take, charged against Limits.expansion: a node that is described, with its name; a type id;
+# and the plan of a structure, by which its values are read, with each node of it (those that FE stands for, too).
+NODE_WEIGHT: Final = 240
+ID_WEIGHT: Final = 128
+PLAN_WEIGHT: Final = 640
+PLANNED_WEIGHT: Final = 36
 
 # What a leaf is: how its bytes are read and written.
 NUMBER: Final = 0
@@ -56,49 +62,118 @@ OTHER: Final = 4
 class Plan:
     """A structure laid out flat, depth first: what an update is decoded by.
 
-    Of node i: `names[i]` dotted name, `types[i]`, `nexts[i]` the number after its subtree, `first[i]` its first leaf slot.
+    Of node i: `types[i]`, `nexts[i]` the number after its subtree, `first[i]` its first leaf slot.
     Of leaf slot s: `nodes[s]` its node, `kinds[s]`, `packed[s]` (little, big) for numbers, `depths[s]` its depth below the root.
+    `names[i]` and what finds nodes by name are made when first asked for: names within names can be many times as long
+    as the description.
     """
 
-    __slots__ = ("depths", "first", "index", "kinds", "mask", "names", "nexts", "nodes", "packed", "types")
+    __slots__ = (
+        "_children",
+        "_index",
+        "_names",
+        "depths",
+        "first",
+        "kinds",
+        "mask",
+        "nexts",
+        "nodes",
+        "packed",
+        "types",
+    )
 
     def __init__(self, root: FieldDesc) -> None:
-        self.names: list[str] = []
         self.types: list[FieldDesc] = []
-        self.nexts: list[int] = []
-        self.first: list[int] = []
-        self.nodes: list[int] = []
-        self.kinds: list[int] = []
-        self.depths: list[int] = []
+        self.nexts = array("I")
+        self.first = array("I")
+        self.nodes = array("I")
+        self.kinds = bytearray()
+        self.depths = bytearray()
         self.packed: list[tuple[Struct, Struct] | None] = []
-        odd: list[int] = []
-        self._add(root, "", 0, odd, False)
+        self._names: list[str] | None = None
+        self._index: dict[str, int] | None = None
+        self._children: dict[str, int] | None = None
+        self._add(root, 0)
         self.first.append(len(self.nodes))
-        self.mask = (1 << len(self.names)) - 1
-        # A name with a dot in it is found by its dotted text only where no path means the same.
-        self.index: dict[str, int] = {}
-        for i in [i for i in range(len(self.names)) if i not in set(odd)] + odd:
-            self.index.setdefault(self.names[i], i)
+        self.mask = (1 << len(self.types)) - 1
 
-    def _add(self, type: FieldDesc, name: str, depth: int, odd: list[int], is_odd: bool) -> None:
-        i = len(self.names)
-        self.names.append(name)
+    def _add(self, type: FieldDesc, depth: int) -> None:
+        i = len(self.types)
         self.types.append(type)
         self.nexts.append(0)
         self.first.append(len(self.nodes))
-        if is_odd:
-            odd.append(i)
         if type.code == STRUCTURE:
-            for member, member_type in zip(type._names_, type._types_, strict=True):
-                path = f"{name}.{member}" if i else member
-                self._add(member_type, path, depth + 1, odd, is_odd or "." in member or not member)
+            for member in type._types_:
+                self._add(member, depth + 1)
         else:
             self.nodes.append(i)
             self.depths.append(depth)
             kind = kind_of(type.code)
             self.kinds.append(kind)
             self.packed.append(NUMBERS[SCALARS[type.code][3]] if kind == NUMBER else None)
-        self.nexts[i] = len(self.names)
+        self.nexts[i] = len(self.types)
+
+    @property
+    def names(self) -> list[str]:
+        """The dotted names of all nodes."""
+        found = self._names
+        if found is None:
+            found = [""] * len(self.types)
+            for i, type in enumerate(self.types):
+                child = i + 1
+                for name in type._names_ if type.code == STRUCTURE else ():
+                    found[child] = f"{found[i]}.{name}" if i else name
+                    child = self.nexts[child]
+            self._names = found
+        return found
+
+    def name(self, i: int) -> str:
+        """The dotted name of one node."""
+        parts = []
+        at = 0
+        while at != i:
+            child = at + 1
+            for name in self.types[at]._names_:
+                if i < self.nexts[child]:
+                    parts.append(name)
+                    break
+                child = self.nexts[child]
+            at = child
+        return ".".join(parts)
+
+    @property
+    def index(self) -> dict[str, int]:
+        """Dotted name to number. A name with a dot in it is found so only where no path means the same."""
+        found = self._index
+        if found is None:
+            names = self.names
+            found = {"": 0}
+            odd = bytearray(len(names))
+            for i, type in enumerate(self.types):
+                child = i + 1
+                for name in type._names_ if type.code == STRUCTURE else ():
+                    odd[child] = odd[i] or not name or "." in name
+                    if not odd[child]:
+                        found[names[child]] = child
+                    child = self.nexts[child]
+            for i, is_odd in enumerate(odd):
+                if is_odd:
+                    found.setdefault(names[i], i)
+            self._index = found
+        return found
+
+    @property
+    def children(self) -> dict[str, int]:
+        """Exact name to number, of the members of the root."""
+        found = self._children
+        if found is None:
+            found = {}
+            child = 1
+            for name in self.types[0]._names_ if self.types[0].code == STRUCTURE else ():
+                found[name] = child
+                child = self.nexts[child]
+            self._children = found
+        return found
 
     def slots(self, i: int) -> tuple[int, int]:
         """The leaf slots of the subtree of node i: first, and one after the last."""
@@ -139,12 +214,14 @@ class FieldDesc:
         "_made_",
         "_names_",
         "_types_",
+        "bits",
         "bound",
         "code",
         "count",
         "element",
         "height",
         "id",
+        "text",
     )
 
     code: int
@@ -153,6 +230,8 @@ class FieldDesc:
     element: FieldDesc | None
     count: int
     height: int
+    bits: int
+    text: int
     _names_: tuple[str, ...]
     _types_: tuple[FieldDesc, ...]
     _made_: Plan | None
@@ -197,8 +276,8 @@ class FieldDesc:
 
     @classmethod
     def from_bytes(cls, data: Any, byteorder: str = "little") -> FieldDesc:
-        """Decode one type description without ids that fills `data`."""
-        r = Reader(data, 0, None, byteorder)
+        """Decode one type description without ids that fills `data`; it may be as large as the program can make one."""
+        r = Reader(data, 0, None, byteorder, limits=ANY_SIZE)
         made = read_desc(r, TypeIds(), 0)
         if made is None:
             raise DecodeError("null type where a type is needed", 0)
@@ -264,33 +343,31 @@ class FieldDesc:
         """The number of the node with a dotted name, or with a path of exact names. Raises KeyError."""
         if isinstance(name, str):
             return self._plan_().index[name]
-        plan = self._plan_()
-        i = 0
+        type, i = self, 0
         for part in name:
-            child, stop, i = i + 1, plan.nexts[i], -1
-            position = 0
-            parent = plan.types[child - 1]
-            while child < stop:
-                if parent._names_[position] == part:
-                    i = child
-                    break
-                position += 1
-                child = plan.nexts[child]
-            if i < 0:
+            step = type._plan_().children.get(part)
+            if step is None:
                 raise KeyError(name)
+            i += step
+            type = type._plan_().types[step]
         return i
 
     def node(self, i: int, /) -> FieldDesc:
         """The type of node i."""
-        return self._plan_().types[i]
+        return self._plan_().types[self._number(i)]
 
     def end(self, i: int, /) -> int:
         """The number after the subtree of node i."""
-        return self._plan_().nexts[i]
+        return self._plan_().nexts[self._number(i)]
 
     def is_leaf(self, i: int, /) -> bool:
         """True if node i is not a structure."""
-        return self._plan_().types[i].code != STRUCTURE
+        return self._plan_().types[self._number(i)].code != STRUCTURE
+
+    def _number(self, i: int) -> int:
+        if not 0 <= i < self.bits:
+            raise IndexError(f"no node {i}: there are {self.bits}")
+        return i
 
     def __getitem__(self, name: str | tuple[str, ...], /) -> FieldDesc:
         return self._plan_().types[self.index(name)]
@@ -303,7 +380,7 @@ class FieldDesc:
         return True
 
     def __len__(self) -> int:
-        return len(self._plan_().names)
+        return self.bits
 
     def __bool__(self) -> bool:
         return True
@@ -368,6 +445,8 @@ FieldDesc.__module__ = "pvafast"
     _set_element,
     _set_count,
     _set_height,
+    _set_bits,
+    _set_text,
     _set_hash,
     _set_made,
 ) = (
@@ -381,6 +460,8 @@ FieldDesc.__module__ = "pvafast"
         "element",
         "count",
         "height",
+        "bits",
+        "text",
         "_hash_",
         "_made_",
     )
@@ -395,13 +476,21 @@ def make(
     types: tuple[FieldDesc, ...] = (),
     element: FieldDesc | None = None,
 ) -> FieldDesc:
-    """A FieldDesc of parts that have been checked. The elements of scalar arrays are no nodes of their own."""
+    """A FieldDesc of parts that have been checked.
+
+    count: its nodes, with those of unions and of structure and union arrays (the elements of scalar arrays are none).
+    bits: the nodes that an update numbers. text: how many characters their dotted names take. height: its nesting.
+    """
     made = FieldDesc.__new__(FieldDesc)
-    count = 1
-    height = 0
+    count = bits = 1
+    height = text = 0
     if names:
         count += sum([type.count for type in types])
         height = 1 + max([type.height for type in types])
+        if code == STRUCTURE:
+            bits += sum([type.bits for type in types])
+            for name, type in zip(names, types, strict=True):
+                text += type.text + type.bits * (len(name) + 1)
     elif element is not None and code in (STRUCTURE_ARRAY, UNION_ARRAY):
         count += element.count
         height = 1 + element.height
@@ -413,6 +502,8 @@ def make(
     _set_element(made, element)
     _set_count(made, count)
     _set_height(made, height)
+    _set_bits(made, bits)
+    _set_text(made, text)
     _set_hash(made, -1)
     _set_made(made, None)
     return made
@@ -425,6 +516,9 @@ for _code in sorted(SCALARS) + [ANY]:
 for _code in sorted(SCALARS):
     _SIMPLE[_code | VARIABLE] = make(_code | VARIABLE, element=_SIMPLE[_code])
 _SIMPLE[ANY_ARRAY] = make(ANY_ARRAY, element=_SIMPLE[ANY])
+
+# What a type made by the program may be; its description is still held to the memory that its bytes allow.
+ANY_SIZE: Final = Limits(depth=MAX_HEIGHT, type_nodes=MAX_COUNT)
 
 
 def simple(code: int, bound: int) -> FieldDesc:
@@ -492,43 +586,57 @@ class Cache:
 
     A description ends where its own bytes say, so one that starts with all the bytes of a known one is that one.
     Known ones are found by their first bytes. Entries are replaced, never changed: safe without the GIL.
+    Whether a description is known never shows but in speed: what any limit could refuse is parsed (again).
     """
 
-    __slots__ = ("known", "nodes")
+    __slots__ = ("known", "size")
 
     # Descriptors shorter than this are parsed: that takes no longer.
     PREFIX: Final = 48
     # Types that begin alike (NTScalar of each type, with and without display...) share a place.
     PLACES: Final = 16
-    MAX_NODES: Final = 262_144
+    # Descriptors from this size on are parsed: a peer that sends ever new ones must not fill the memory.
+    LONG: Final = 65_536
+    # A node and 16 bytes of a description count one each.
+    MAX_SIZE: Final = 262_144
 
     def __init__(self) -> None:
-        self.known: dict[bytes, tuple[tuple[bytes, FieldDesc], ...]] = {}
-        self.nodes = 0
+        self.known: dict[bytes, tuple[tuple[bytes, FieldDesc, int], ...]] = {}
+        self.size = 0
 
-    def find(self, r: Reader) -> FieldDesc | None:
+    def find(self, r: Reader, depth: int) -> FieldDesc | None:
         """The known type whose description comes next, which is then read."""
         pos = r.pos
-        if r.end - pos < self.PREFIX:
+        limits = r.limits
+        if r.end - pos < self.PREFIX or limits.string < 0xFE:
             return None
         data = r.data
-        for raw, type in self.known.get(bytes(data[pos : pos + self.PREFIX]), ()):
+        for raw, type, weight in self.known.get(bytes(data[pos : pos + self.PREFIX]), ()):
             stop = pos + len(raw)
             if stop <= r.end and data[pos:stop] == raw:
+                if (
+                    type.height + depth > limits.depth
+                    or type.count > limits.type_nodes
+                    or type.text > limits.string
+                    or weight > r.weight
+                ):
+                    return None
+                r.weight -= weight
                 r.pos = stop
                 return type
         return None
 
-    def keep(self, raw: bytes, type: FieldDesc) -> None:
-        """Remember a type by its description."""
-        if len(raw) < self.PREFIX:
+    def keep(self, raw: bytes, type: FieldDesc, weight: int) -> None:
+        """Remember a type by its description, and what it was charged."""
+        if not self.PREFIX <= len(raw) < self.LONG:
             return
-        self.nodes += type.count
-        if self.nodes > self.MAX_NODES:
+        size = type.count + (len(raw) >> 4)
+        self.size += size
+        if self.size > self.MAX_SIZE:
             self.known = {}
-            self.nodes = type.count
+            self.size = size
         prefix = raw[: self.PREFIX]
-        self.known[prefix] = ((raw, type), *self.known.get(prefix, ())[: self.PLACES - 1])
+        self.known[prefix] = ((raw, type, weight), *self.known.get(prefix, ())[: self.PLACES - 1])
 
 
 CACHES: Final = (Cache(), Cache())  # little-endian, big-endian
@@ -568,51 +676,64 @@ def too_many(pos: int, nodes: int) -> LimitExceeded:
     return LimitExceeded(f"type of more than {nodes} nodes", pos, limit="type_nodes")
 
 
+def too_heavy(pos: int) -> LimitExceeded:
+    """The error for bytes that make more objects than Limits.expansion allows."""
+    return LimitExceeded("objects that weigh too much for the bytes of the message", pos, limit="expansion")
+
+
 def read_desc(r: Reader, ids: TypeIds, depth: int) -> FieldDesc | None:
     """Read a type description; definitions in it are added to `ids`. None for the null type."""
     cache = CACHES[r.big]
-    limits = r.limits
     start = r.pos
-    if r.end - start >= cache.PREFIX and r.data[start] == STRUCTURE:
-        known = cache.find(r)
+    if start < r.end and r.data[start] == STRUCTURE:
+        known = cache.find(r, depth)
         if known is not None:
-            if known.height + depth > limits.depth:
-                raise too_deep(start, limits.depth)
-            if known.count > limits.type_nodes:
-                raise too_many(start, limits.type_nodes)
             return known
     parser = DescParser(r, ids)
+    weight = r.weight
     try:
-        made = parser.node(depth, True)
+        made = parser.node(depth, True, True)
     except DecodeError:
         ids.broken = True
         raise
-    if made is not None and made.code == STRUCTURE and not parser.with_ids:
-        cache.keep(bytes(r.data[start : r.pos]), made)
+    if made is not None and made.code == STRUCTURE and parser.plain:
+        cache.keep(bytes(r.data[start : r.pos]), made, weight - r.weight)
     return made
 
 
 @final
 class DescParser:
-    """Reads one type description, counting its nodes expanded."""
+    """Reads one type description, counting its nodes expanded.
 
-    __slots__ = ("count", "ids", "limits", "r", "with_ids")
+    plain: neither ids nor anything that limits other than those of depth, nodes, names and weight could refuse.
+    """
+
+    __slots__ = ("count", "ids", "limits", "plain", "r")
 
     def __init__(self, r: Reader, ids: TypeIds) -> None:
         self.r = r
         self.ids = ids
         self.limits = r.limits
         self.count = 0
-        self.with_ids = False
+        self.plain = True
 
-    def charge(self, nodes: int, pos: int) -> None:
-        """Count nodes against Limits.type_nodes."""
+    def charge(self, nodes: int, weight: int, pos: int) -> None:
+        """Count nodes against Limits.type_nodes, and weight against Limits.expansion."""
         self.count += nodes
         if self.count > self.limits.type_nodes:
             raise too_many(pos, self.limits.type_nodes)
+        self.r.weight -= weight
+        if self.r.weight < 0:
+            raise too_heavy(pos)
 
-    def node(self, depth: int, null_allowed: bool) -> FieldDesc | None:
-        """One type; None for the null type, where it is allowed."""
+    def string(self) -> str:
+        """An id or a name."""
+        if self.r.pos < self.r.end and self.r.data[self.r.pos] >= 0xFE:
+            self.plain = False
+        return self.r.string()
+
+    def node(self, depth: int, planned: bool, null_allowed: bool = False) -> FieldDesc | None:
+        """One type; None for the null type, where it is allowed. planned: a structure here has a plan of its own."""
         r = self.r
         pos = r.pos
         if depth > self.limits.depth:
@@ -622,21 +743,21 @@ class DescParser:
         code: int = r.data[pos]
         r.pos = pos + 1
         if code == STRUCTURE or code == UNION:
-            self.charge(1, pos)
-            return self.members(code, depth)
-        if code in SCALAR_FORMS:
-            self.charge(1, pos)
-            form = code & ARRAY_BITS
-            if form == BOUNDED or form == FIXED:
-                return self.bounded(code, pos)
+            self.charge(1, NODE_WEIGHT, pos)
+            made = self.members(code, depth)
+            if planned and code == STRUCTURE:
+                self.charge(0, PLAN_WEIGHT + PLANNED_WEIGHT * made.bits, pos)
+            return made
+        if code in _SIMPLE:
+            self.charge(1, 0 if null_allowed else NODE_WEIGHT, pos)  # as a member it has a name
             return _SIMPLE[code]
-        if code == ANY or code == ANY_ARRAY:
-            self.charge(1, pos)
-            return _SIMPLE[code]
+        if code in SCALAR_FORMS or code == BOUNDED_STRING:
+            self.charge(1, NODE_WEIGHT, pos)
+            return self.bounded(code, pos)
         if code == STRUCTURE_ARRAY or code == UNION_ARRAY:
-            self.charge(1, pos)
+            self.charge(1, NODE_WEIGHT, pos)
             at = r.pos
-            element = self.node(depth + 1, False)
+            element = self.node(depth + 1, True)
             assert element is not None
             wanted = STRUCTURE if code == STRUCTURE_ARRAY else UNION
             if element.code != wanted:
@@ -644,29 +765,28 @@ class DescParser:
                 raise DecodeError(f"{name} array of something else (code 0x{element.code:02x})", at)
             return make(code, id=element.id, element=element)
         if code == ID_REFERENCE:
-            self.with_ids = True
+            self.plain = False
             number = self.number()
             known = self.ids.known.get(number)
             if known is None:
                 raise DecodeError(f"unknown type id {number}", pos)
-            self.charge(known.count, pos)
+            self.charge(known.count, 0, pos)
             if known.height + depth > self.limits.depth:
                 raise too_deep(pos, self.limits.depth)
             return known
         if code == ID_DEFINITION:
-            self.with_ids = True
+            self.plain = False
+            self.charge(0, ID_WEIGHT, pos)
             numbers = [self.number()]
             while r.pos < r.end and r.data[r.pos] == ID_DEFINITION:
+                self.charge(0, ID_WEIGHT, r.pos)
                 r.pos += 1
                 numbers.append(self.number())
-            made = self.node(depth, False)
-            assert made is not None
+            defined = self.node(depth, True)
+            assert defined is not None
             for number in reversed(numbers):
-                self.ids.define(number, made, r, pos)
-            return made
-        if code == BOUNDED_STRING:
-            self.charge(1, pos)
-            return self.bounded(code, pos)
+                self.ids.define(number, defined, r, pos)
+            return defined
         r.pos = pos
         if code == NULL:
             if null_allowed:
@@ -689,6 +809,7 @@ class DescParser:
     def bounded(self, code: int, pos: int) -> FieldDesc:
         """A bounded or fixed array, or a bounded string: its Size follows."""
         r = self.r
+        self.plain = False
         bound = r.size()
         item = 1 if code == BOUNDED_STRING else SCALARS[code & ~ARRAY_BITS][4] or 1
         limit, limit_name = self.limits.message, "message"
@@ -701,7 +822,8 @@ class DescParser:
     def members(self, code: int, depth: int) -> FieldDesc:
         """The rest of a structure or union: its id and its members."""
         r = self.r
-        id = r.string()
+        start = r.pos - 1
+        id = self.string()
         pos = r.pos
         n = r.size()
         # A member takes at least two bytes: an empty name and a code.
@@ -713,18 +835,22 @@ class DescParser:
         types: list[FieldDesc] = []
         for _ in range(n):
             pos = r.pos
-            name = r.string()
+            name = self.string()
             if name in names:
                 raise DecodeError(f"duplicate member name {name!r}", pos)
             names[name] = None
             try:
-                member = self.node(depth + 1, False)
+                member = self.node(depth + 1, code == UNION)
             except DecodeError as error:
                 error.within(name)
                 raise
             assert member is not None
             types.append(member)
-        return make(code, 0, id, tuple(names), tuple(types))
+        made = make(code, 0, id, tuple(names), tuple(types))
+        # A long name costs its bytes once on the wire, and here once in the dotted name of each node below it.
+        if made.text > self.limits.string:
+            raise LimitExceeded(f"dotted names of {made.text} characters", start, limit="string")
+        return made
 
 
 def write_desc(type: FieldDesc, w: Writer, ids: dict[FieldDesc, int] | None = None) -> None:

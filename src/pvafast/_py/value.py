@@ -11,7 +11,6 @@ import numpy as np
 from .._coerce import Coercion
 from .._types import (
     ANY,
-    ANY_ARRAY,
     ARRAY_BITS,
     BOUNDED,
     BOUNDED_STRING,
@@ -32,19 +31,23 @@ from .buffer import NUMBERS, Reader, Writer
 from .introspection import (
     NUMBER,
     TEXT,
-    TYPE_WEIGHT,
     FieldDesc,
     Plan,
     TypeIds,
     read_desc,
     too_deep,
+    too_heavy,
     write_desc,
 )
 
-# What objects weigh in memory, charged against Limits.expansion.
-VALUE_WEIGHT: Final = 96
+# What objects weigh in memory, charged against Limits.expansion: a Value; a UnionValue or AnyValue; what a leaf holds,
+# be it a number or a short string (the longer ones weigh what they do on the wire); what an array weighs on top of that;
+# a place in a list.
+VALUE_WEIGHT: Final = 144
 BOX_WEIGHT: Final = 64
-SLOT_WEIGHT: Final = 8
+LEAF_WEIGHT: Final = 88
+ARRAY_WEIGHT: Final = 40
+PLACE_WEIGHT: Final = 16
 
 
 @final
@@ -153,10 +156,12 @@ class Value:
             _assign(self, self._fd_._plan_(), i, obj)
         except EncodeError as error:
             if i:
-                error.within(self._fd_._plan_().names[i])
+                error.within(self._fd_._plan_().name(i))
             raise
 
     def __getattr__(self, name: str, /) -> Any:
+        if name == "_fd_":
+            raise AttributeError("a Value without a type: use Value(type)")
         try:
             return _get(self, self._fd_.index((name,)))
         except KeyError:
@@ -342,7 +347,18 @@ def _view(v: Value, fd: FieldDesc, i: int) -> Value:
 def _bits(v: Value) -> int:
     """The changed bits in the numbering of v."""
     root = v._root_
-    return v._bits_ if root is None else root._bits_ >> v._node_ & v._fd_._plan_().mask
+    if root is None:
+        return v._bits_
+    bits = root._bits_ >> v._node_ & v._fd_._plan_().mask
+    # The bit of a structure around this one stands for the whole of it.
+    above = root._bits_ & (1 << v._node_) - 1
+    nexts = root._fd_._plan_().nexts
+    while above:
+        i = above.bit_length() - 1
+        if nexts[i] > v._node_:
+            return bits | 1
+        above ^= 1 << i
+    return bits
 
 
 def zero(type: FieldDesc) -> Any:
@@ -468,18 +484,17 @@ def _charge(r: Reader, nodes: int, weight: int, pos: int) -> None:
         raise LimitExceeded(f"more than {r.limits.value_nodes} nodes in a message", pos, limit="value_nodes")
     r.weight -= weight
     if r.weight < 0:
-        raise LimitExceeded(
-            "objects that weigh too much for the bytes of the message", pos, limit="expansion"
-        )
+        raise too_heavy(pos)
 
 
 def read_full(fd: FieldDesc, r: Reader, ids: TypeIds, depth: int = 0) -> Any:
     """Read a full value of any type; `depth` is how deep it lies."""
     if fd.code != STRUCTURE:
+        _charge(r, 1, LEAF_WEIGHT, r.pos)
         return _read_leaf(fd, r, ids, depth)
     plan = fd._plan_()
     count = len(plan.nodes)
-    _charge(r, count + 1, VALUE_WEIGHT + SLOT_WEIGHT * count, r.pos)
+    _charge(r, count + 1, VALUE_WEIGHT + LEAF_WEIGHT * count, r.pos)
     slots: list[Any] = [None] * count
     _read_leaves(plan, 0, count, slots, r, ids, depth)
     return _made(fd, slots, 0)
@@ -503,6 +518,8 @@ def read_update(fd: FieldDesc, r: Reader, ids: TypeIds, base: Value | None) -> V
     while todo:
         i = (todo & -todo).bit_length() - 1
         stop = nexts[i]
+        leaves = first[stop] - first[i]
+        _charge(r, leaves, LEAF_WEIGHT * leaves, r.pos)
         _read_leaves(plan, first[i], first[stop], slots, r, ids, 0)
         todo = todo >> stop << stop
     return _made(fd, slots, bits)
@@ -531,8 +548,8 @@ def _read_leaves(
                 pos = r.pos
             slot += 1
     except DecodeError as error:
-        if plan.names[nodes[slot]]:
-            error.within(plan.names[nodes[slot]])
+        if name := plan.name(nodes[slot]):
+            error.within(name)
         raise
     r.pos = pos
 
@@ -570,7 +587,10 @@ def _read_array(code: int, bound: int, r: Reader) -> Any:
         if form == BOUNDED and n > bound:
             raise DecodeError(f"array of {n} {SCALARS[element][0]} over its bound of {bound}", pos)
     if element == STRING:
-        return read_strings(r, n)
+        made = read_strings(r, n)
+        _charge(r, 0, ARRAY_WEIGHT + LEAF_WEIGHT * n if n else 0, pos)
+        return made
+    _charge(r, 0, ARRAY_WEIGHT if n else 0, pos)
     return read_numbers(r, element, n)
 
 
@@ -598,8 +618,7 @@ def read_any(r: Reader, ids: TypeIds, depth: int) -> AnyValue | None:
     fd = read_desc(r, ids, depth + 1)
     if fd is None:
         return None
-    known = r.pos - pos <= 3 or fd.code in SCALAR_FORMS or fd.code in (ANY, ANY_ARRAY)
-    _charge(r, 1, BOX_WEIGHT + (0 if known else TYPE_WEIGHT), pos)
+    _charge(r, 1, BOX_WEIGHT, pos)
     return _any(fd, read_full(fd, r, ids, depth + 1))
 
 
@@ -615,6 +634,7 @@ def _read_elements(fd: FieldDesc, r: Reader, ids: TypeIds, depth: int) -> list[A
         raise LimitExceeded(f"array of {n} {name}", pos, limit="elements")
     element = fd.element
     assert element is not None
+    _charge(r, 0, ARRAY_WEIGHT + PLACE_WEIGHT * n if n else 0, pos)
     data = r.data
     found: list[Any] = []
     for i in range(n):
@@ -679,8 +699,8 @@ def _write_leaves(
             else:
                 _write_leaf(plan.types[i], zero(plan.types[i]) if leaf is None else leaf, w, ids)
         except EncodeError as error:
-            if plan.names[i]:
-                error.within(plan.names[i])
+            if name := plan.name(i):
+                error.within(name)
             raise
         slot += 1
 
