@@ -337,6 +337,28 @@ def test_a_header_that_announces_1_gib_takes_no_memory(
 SLACK = 1 << 15
 
 
+@WAYS
+@pytest.mark.parametrize("segment", [0, 0x10, 0x20])
+def test_no_memory_is_an_error_of_the_stream(
+    backend: SimpleNamespace, way: Any, segment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = backend.framing._allocate
+
+    def allocate(size: int) -> Any:
+        if size > 1 << 20:
+            raise MemoryError
+        return real(size)
+
+    monkeypatch.setattr(backend.framing, "_allocate", allocate)
+    framer = backend.framing.Framer()
+    if segment == 0x20:
+        way(framer, message(13, b"", 0x10))
+    way(framer, header(13, GIB - LARGE, segment) + b"abc")
+    with pytest.raises(LimitExceeded, match="no memory for a buffer of 1073") as error:
+        framer.messages()
+    assert error.value.limit == "message"
+
+
 def test_endless_empty_segments(backend: SimpleNamespace) -> None:
     framer = backend.framing.Framer()
     chunk = message(10, b"", 0x30) * 1000

@@ -790,7 +790,7 @@ cdef class Framer:
         try:
             return _Store(capacity)
         except (MemoryError, OverflowError):
-            self._fail(f"no memory for a message of {capacity} bytes", offset, "message")
+            self._fail(f"no memory for a buffer of {capacity} bytes", offset, "message")
             return None
 
     cdef int _target_begin(

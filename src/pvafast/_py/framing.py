@@ -753,7 +753,7 @@ class Framer:
         try:
             return _Store(capacity)
         except MemoryError:
-            self._fail(f"no memory for a message of {capacity} bytes", offset, limit="message")
+            self._fail(f"no memory for a buffer of {capacity} bytes", offset, limit="message")
             return None
 
     def _target_begin(self, version: int, flags: int, command: int, offset: int, size: int) -> bool:
