@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast a loaded machine makes an example is no property of the library.
+settings.register_profile("pvafast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pvafast")
 
 TWINS = {"c": "pvafast._c", "py": "pvafast._py"}
 WORDS = ("buffer", "bitset", "introspection", "array", "value", "codec", "framing")
