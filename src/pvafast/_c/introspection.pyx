@@ -1,0 +1,935 @@
+"""FieldDesc: a pvData type, its nodes numbered depth first; its wire form with ids; the introspection cache (WIRE 6.1, 6.2)."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject, PyTypeObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from .bitset cimport BitSet
+from .buffer cimport (
+    Cursor,
+    Reader,
+    Writer,
+    blame,
+    ctz64,
+    get16,
+    left,
+    put8,
+    put16,
+    put_size,
+    raise_at,
+    raise_limit,
+    raise_short,
+    read_size,
+    read_string,
+)
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from .._types import DTYPES, SCALAR_FORMS, SCALARS, parse_short, short_name
+from .._typetext import format_pvinfo, format_pvxs, format_short, parse
+from ..errors import DecodeError, EncodeError, LimitExceeded
+from ..limits import Limits
+
+cdef enum:
+    STRING = 0x60
+    STRUCTURE = 0x80
+    UNION = 0x81
+    ANY = 0x82
+    BOUNDED_STRING = 0x83
+    STRUCTURE_ARRAY = 0x88
+    UNION_ARRAY = 0x89
+    ANY_ARRAY = 0x8A
+    TAGGED_ID = 0xFC
+    ID_DEFINITION = 0xFD
+    ID_REFERENCE = 0xFE
+    NULL_TYPE = 0xFF
+    VARIABLE = 0x08
+    BOUNDED = 0x10
+    FIXED = 0x18
+    ARRAY_BITS = 0x18
+
+# A type built by the program may be deeper than Limits.depth, but recursion over it must not reach the stack's end.
+cdef Py_ssize_t MAX_HEIGHT = 256
+# FieldDesc.array() and shared members let a small program describe an endless type.
+cdef Py_ssize_t MAX_COUNT = 1 << 20
+# Memory that types take, charged against Limits.expansion: a node that is described, with its name; a type id;
+# and the plan of a structure, by which its values are read, with each node of it (those that FE stands for, too).
+cdef Py_ssize_t NODE_WEIGHT = 240
+cdef Py_ssize_t ID_WEIGHT = 128
+cdef Py_ssize_t PLAN_WEIGHT = 640
+cdef Py_ssize_t PLANNED_WEIGHT = 36
+
+# By code: 1 for a scalar or an array of scalars.
+cdef uint8_t[256] IS_SCALAR_FORM
+cdef uint8_t[256] ITEM_SIZE
+# By code: the one FieldDesc of a type without bound; held by _kept.
+cdef PyObject* SIMPLE[256]
+_kept = []
+
+
+@cython.final
+@cython.no_gc  # types do not refer to values, and to no type around them
+@cython.freelist(64)
+cdef class FieldDesc:
+    """A pvData type. Frozen, hashable, compared by structure; made by `of`, `structure`, `union`, `array` and `parse`.
+
+    The nodes of a structure are numbered depth first, 0 being the root: these are the bits of an update's BitSet.
+    Anything but a structure is one node.
+    """
+
+    def __cinit__(self):
+        self.plan = NULL
+        self.hashed = -1
+        self.id = ""
+        self.member_names = ()
+        self.member_types = ()
+
+    def __init__(self):
+        raise TypeError("use FieldDesc.of, .structure, .union or .parse")
+
+    def __dealloc__(self):
+        if self.plan != NULL:
+            PyMem_Free(self.plan)
+
+    @classmethod
+    def of(cls, spec):
+        """The type that a text ("double", "int32[]", "int8<16>", "string(8)", "any", ...) or a mapping of members means.
+
+        Raises EncodeError (a ValueError) for a text that is no type.
+        """
+        return of(spec)
+
+    @classmethod
+    def structure(cls, id="", members=(), /, **fields):
+        """A structure; members from a mapping or pairs of name and type (as `of` takes them), then keywords."""
+        return built(STRUCTURE, id, members, fields)
+
+    @classmethod
+    def union(cls, id="", members=(), /, **fields):
+        """A union; members as for `structure`."""
+        return built(UNION, id, members, fields)
+
+    @classmethod
+    def parse(cls, text):
+        """Read a type printed by pvxs, by pvinfo or by `format("short")`. Raises EncodeError with line and column."""
+        return from_tree(parse(text))
+
+    @classmethod
+    def from_bytes(cls, data, byteorder="little"):
+        """Decode one type description without ids that fills `data`; it may be as large as the program can make one."""
+        cdef Reader r = Reader(data, 0, None, byteorder, limits=ANY_SIZE)
+        made = read_desc(&r.c, TypeIds.__new__(TypeIds), 0)
+        if made is None:
+            raise DecodeError("null type where a type is needed", 0)
+        if left(&r.c):
+            raise DecodeError(f"{left(&r.c)} bytes after the type", r.pos)
+        return made
+
+    def to_bytes(self, byteorder="little"):
+        """The wire form, without ids."""
+        cdef Writer w = Writer(byteorder)
+        write_desc(self, w, None)
+        return w.joined()
+
+    def array(self):
+        """The variable-size array of this type. Raises EncodeError for an array or a bounded string."""
+        if self.code == STRUCTURE or self.code == UNION:
+            return array_of(self)
+        if self.code == ANY:
+            return simple(ANY_ARRAY, 0)
+        if self.code in SCALARS:
+            return simple(self.code | VARIABLE, 0)
+        raise EncodeError(f"there are no arrays of {self.format('short')}")
+
+    def format(self, style="pvxs"):
+        """The type as text: "pvxs" (as pvxs prints it), "pvinfo" (as pvinfo does) or "short" (one line)."""
+        if style == "pvxs":
+            return format_pvxs(self)
+        if style == "pvinfo":
+            return format_pvinfo(self)
+        if style == "short":
+            return format_short(self)
+        raise ValueError(f"style must be 'pvxs', 'pvinfo' or 'short', not {style!r}")
+
+    def _expand_(self, BitSet bits not None):
+        """The leaves that an update with these bits carries."""
+        cdef Plan* plan = plan_of(self)
+        cdef list found = []
+        cdef uint64_t word
+        cdef size_t i, slot
+        cdef size_t stop = 0
+        cdef size_t w
+        for w in range(min(bits.count, plan.words)):
+            word = bits.words[w]
+            while word:
+                i = w * 64 + <size_t>ctz64(word)
+                word &= word - 1
+                if i >= plan.nodes:
+                    break
+                if i >= stop:
+                    stop = plan.next[i]
+                    for slot in range(plan.first[i], plan.first[stop]):
+                        found.append(plan.leaf[slot].node)
+        return found
+
+    @property
+    def is_structure(self):
+        """True for a structure (not for a structure array)."""
+        return self.code == STRUCTURE
+
+    @property
+    def dtype(self):
+        """The numpy dtype of a numeric scalar or of the elements of a numeric array, otherwise None."""
+        return DTYPES.get(self.code & ~ARRAY_BITS) if IS_SCALAR_FORM[self.code] else None
+
+    @property
+    def members(self):
+        """Name to type: of a structure or union, or of the elements of their arrays; empty for others."""
+        source = self if self.element is None else self.element
+        if source.mapping is None:
+            source.mapping = MappingProxyType(dict(zip(source.member_names, source.member_types)))
+        return source.mapping
+
+    @property
+    def names(self):
+        """The dotted names of all nodes, depth first; names[0] is "", the root."""
+        return names_of(self)
+
+    def index(self, name, /):
+        """The number of the node with a dotted name, or with a path of exact names. Raises KeyError."""
+        return index_of(self, name)
+
+    def node(self, i, /):
+        """The type of node i."""
+        return <FieldDesc>plan_of(self).types[numbered(self, i)]
+
+    def end(self, i, /):
+        """The number after the subtree of node i."""
+        return plan_of(self).next[numbered(self, i)]
+
+    def is_leaf(self, i, /):
+        """True if node i is not a structure."""
+        return (<FieldDesc>plan_of(self).types[numbered(self, i)]).code != STRUCTURE
+
+    def __getitem__(self, name, /):
+        return <FieldDesc>plan_of(self).types[index_of(self, name)]
+
+    def __contains__(self, name, /):
+        try:
+            index_of(self, name)
+        except (KeyError, TypeError):
+            return False
+        return True
+
+    def __len__(self):
+        return self.bits
+
+    def __bool__(self):
+        return True
+
+    def __iter__(self):
+        return iter(names_of(self))
+
+    def __eq__(self, other, /):
+        if not isinstance(other, FieldDesc):
+            return NotImplemented
+        return same_type(self, <FieldDesc>other)
+
+    def __hash__(self):
+        if self.hashed == -1:
+            self.hashed = hash(
+                (self.code, self.bound, self.id, self.member_names, self.member_types, self.element)
+            )
+        return self.hashed
+
+    def __setattr__(self, name, value, /):
+        raise AttributeError(f"FieldDesc is frozen: {name}")
+
+    def __delattr__(self, name, /):
+        raise AttributeError(f"FieldDesc is frozen: {name}")
+
+    def __str__(self):
+        return format_pvxs(self)
+
+    def __repr__(self):
+        return f"FieldDesc.parse({format_short(self)!r})"
+
+    def __reduce__(self):
+        return FieldDesc.from_bytes, (self.to_bytes(),)
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo, /):
+        return self
+
+
+cdef size_t numbered(FieldDesc type, object i) except? 0:
+    if not 0 <= i < type.bits:
+        raise IndexError(f"no node {i}: there are {type.bits}")
+    return i
+
+
+cdef bint same_type(FieldDesc a, FieldDesc b) except -1:
+    if a is b:
+        return True
+    if a.code != b.code or a.bound != b.bound or a.count != b.count or a.text != b.text:
+        return False
+    return (
+        hash(a) == hash(b)
+        and a.id == b.id
+        and a.member_names == b.member_names
+        and a.member_types == b.member_types
+        and a.element == b.element
+    )
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+cdef uint8_t kind_of(int code) noexcept:
+    if code == 0x00:
+        return KIND_BOOL
+    if 0x20 <= code <= 0x23:
+        return <uint8_t>(KIND_INT8 + code - 0x20)
+    if 0x24 <= code <= 0x27:
+        return <uint8_t>(KIND_UINT8 + code - 0x24)
+    if code == 0x42:
+        return KIND_FLOAT
+    if code == 0x43:
+        return KIND_DOUBLE
+    if code == STRING:
+        return KIND_STRING
+    if IS_SCALAR_FORM[code] and code & ARRAY_BITS == VARIABLE and code & ~ARRAY_BITS != STRING:
+        return KIND_NUMBERS
+    return KIND_OTHER
+
+
+cdef size_t count_leaves(FieldDesc type) noexcept:
+    cdef size_t n = 0
+    cdef Py_ssize_t i
+    if type.code != STRUCTURE:
+        return 1
+    for i in range(len(type.member_types)):
+        n += count_leaves(<FieldDesc>type.member_types[i])
+    return n
+
+
+cdef void lay_out(FieldDesc type, Plan* plan, uint16_t depth) noexcept:
+    cdef uint32_t i = plan.nodes
+    cdef Leaf* leaf
+    cdef Py_ssize_t m
+    plan.nodes += 1
+    plan.types[i] = <PyObject*>type
+    plan.first[i] = plan.leaves
+    if type.code == STRUCTURE:
+        for m in range(len(type.member_types)):
+            lay_out(<FieldDesc>type.member_types[m], plan, depth + 1)
+    else:
+        leaf = &plan.leaf[plan.leaves]
+        plan.leaves += 1
+        leaf.kind = kind_of(type.code)
+        leaf.code = <uint8_t>type.code
+        leaf.depth = depth
+        leaf.node = i
+        leaf.type = <PyObject*>type
+    plan.next[i] = plan.nodes
+
+
+cdef Plan* make_plan(FieldDesc type) except NULL:
+    """Lay a type out; once, also where several threads ask at the same time."""
+    cdef size_t nodes = <size_t>type.bits
+    cdef size_t leaves = count_leaves(type)
+    # In the order of falling alignment.
+    cdef size_t size = (
+        sizeof(Plan) + nodes * sizeof(PyObject*) + leaves * sizeof(Leaf) + (2 * nodes + 1) * sizeof(uint32_t)
+    )
+    cdef Plan* plan
+    with cython.critical_section(type):
+        if type.plan == NULL:
+            plan = <Plan*>PyMem_Malloc(size)
+            if plan == NULL:
+                raise MemoryError()
+            plan.types = <PyObject**>(plan + 1)
+            plan.leaf = <Leaf*>(plan.types + nodes)
+            plan.next = <uint32_t*>(plan.leaf + leaves)
+            plan.first = plan.next + nodes
+            plan.nodes = 0
+            plan.leaves = 0
+            plan.words = (nodes + 63) // 64
+            lay_out(type, plan, 0)
+            plan.first[plan.nodes] = plan.leaves
+            store_plan(&type.plan, plan)
+    return type.plan
+
+
+cdef tuple names_of(FieldDesc type):
+    """The dotted names of all nodes."""
+    cdef Plan* plan = plan_of(type)
+    cdef uint32_t i, child
+    cdef list found
+    cdef FieldDesc node
+    if type.all_names is None:
+        found = [""] * plan.nodes
+        for i in range(plan.nodes):
+            node = <FieldDesc>plan.types[i]
+            if node.code == STRUCTURE:
+                child = i + 1
+                for name in node.member_names:
+                    found[child] = f"{found[i]}.{name}" if i else name
+                    child = plan.next[child]
+        type.all_names = tuple(found)
+    return type.all_names
+
+
+cdef object name_of(FieldDesc type, uint32_t node):
+    """The dotted name of one node."""
+    cdef Plan* plan = plan_of(type)
+    cdef uint32_t at = 0
+    cdef uint32_t child
+    parts = []
+    while at != node:
+        child = at + 1
+        for name in (<FieldDesc>plan.types[at]).member_names:
+            if node < plan.next[child]:
+                parts.append(name)
+                break
+            child = plan.next[child]
+        at = child
+    return ".".join(parts)
+
+
+cdef dict by_name(FieldDesc type):
+    """Dotted name to number. A name with a dot in it is found so only where no path means the same."""
+    cdef Plan* plan
+    cdef uint32_t i, child
+    cdef FieldDesc node
+    if type.by_name is not None:
+        return type.by_name
+    plan = plan_of(type)
+    names = names_of(type)
+    found = {"": 0}
+    odd = bytearray(len(names))
+    for i in range(plan.nodes):
+        node = <FieldDesc>plan.types[i]
+        if node.code == STRUCTURE:
+            child = i + 1
+            for name in node.member_names:
+                odd[child] = odd[i] or not name or "." in name
+                if not odd[child]:
+                    found[names[child]] = child
+                child = plan.next[child]
+    for i in range(plan.nodes):
+        if odd[i]:
+            found.setdefault(names[i], i)
+    type.by_name = found
+    return found
+
+
+cdef dict by_member(FieldDesc type):
+    """Exact name to number, of the members of the root."""
+    cdef Plan* plan
+    cdef uint32_t child = 1
+    if type.by_member is not None:
+        return type.by_member
+    plan = plan_of(type)
+    found = {}
+    if type.code == STRUCTURE:
+        for name in type.member_names:
+            found[name] = child
+            child = plan.next[child]
+    type.by_member = found
+    return found
+
+
+cdef Py_ssize_t index_of(FieldDesc type, object name) except -1:
+    cdef FieldDesc at = type
+    cdef Py_ssize_t i = 0
+    if isinstance(name, str):
+        return by_name(type)[name]
+    for part in name:
+        step = by_member(at).get(part)
+        if step is None:
+            raise KeyError(name)
+        i += <Py_ssize_t>step
+        at = <FieldDesc>plan_of(at).types[<size_t>step]
+    return i
+
+
+# --- made by the program ---------------------------------------------------------------------------------------------
+
+
+cdef FieldDesc make(int code, Py_ssize_t bound, object id, tuple names, tuple types, FieldDesc element):
+    """A FieldDesc of parts that have been checked.
+
+    count: its nodes, with those of unions and of structure and union arrays (the elements of scalar arrays are none).
+    bits: the nodes that an update numbers. text: how many characters their dotted names take. height: its nesting.
+    """
+    cdef FieldDesc made = FieldDesc.__new__(FieldDesc)
+    cdef FieldDesc member
+    cdef Py_ssize_t i
+    made.code = code
+    made.bound = bound
+    made.id = id
+    made.member_names = names
+    made.member_types = types
+    made.element = element
+    made.count = 1
+    made.bits = 1
+    for i in range(len(types)):
+        member = <FieldDesc>types[i]
+        made.count += member.count
+        if member.height >= made.height:
+            made.height = member.height + 1
+        if code == STRUCTURE:
+            made.bits += member.bits
+            made.text += member.text + member.bits * (len(<str>names[i]) + 1)
+    if element is not None and (code == STRUCTURE_ARRAY or code == UNION_ARRAY):
+        made.count += element.count
+        made.height = 1 + element.height
+    return made
+
+
+cdef object prepare():
+    """The FieldDesc of each scalar, scalar array and any type."""
+    cdef int code
+    for code in SCALAR_FORMS:
+        IS_SCALAR_FORM[code] = 1
+    for code in [*sorted(SCALARS), ANY]:
+        ITEM_SIZE[code] = 1 if code == ANY else SCALARS[code][4] or 1
+        one = make(code, 0, "", (), (), None)
+        many = make(code | VARIABLE, 0, "", (), (), one)
+        _kept.append((one, many))
+        SIMPLE[code] = <PyObject*>one
+        SIMPLE[code | VARIABLE] = <PyObject*>many
+
+
+prepare()
+
+# What a type made by the program may be; its description is still held to the memory that its bytes allow.
+ANY_SIZE = Limits(depth=MAX_HEIGHT, type_nodes=MAX_COUNT)
+
+
+cdef FieldDesc simple(int code, object bound):
+    """The type of a scalar, scalar array, bounded string or any code."""
+    if not bound and SIMPLE[code] != NULL:
+        return <FieldDesc>SIMPLE[code]
+    if not 0 <= bound < 1 << 32:
+        raise EncodeError(f"a bound lies in 0 to {(1 << 32) - 1}, not {bound}")
+    element = None if code == BOUNDED_STRING else <FieldDesc>SIMPLE[code & ~ARRAY_BITS]
+    return make(code, bound, "", (), (), element)
+
+
+cdef FieldDesc array_of(FieldDesc element):
+    """The structure or union array with these elements."""
+    checked(element.count + 1, element.height + 1)
+    return make(STRUCTURE_ARRAY if element.code == STRUCTURE else UNION_ARRAY, 0, element.id, (), (), element)
+
+
+cdef int checked(object count, object height) except -1:
+    """Refuse types whose layout would not end."""
+    if count > MAX_COUNT:
+        raise EncodeError(f"a type of {count} nodes; the most is {MAX_COUNT}")
+    if height > MAX_HEIGHT:
+        raise EncodeError(f"a type nested {height} deep; the most is {MAX_HEIGHT}")
+    return 0
+
+
+cdef FieldDesc composite(int code, object id, tuple names, tuple types):
+    """A structure or union of checked parts."""
+    if not isinstance(id, str):
+        raise EncodeError(f"a type id is a str, not {id!r}")
+    seen = set()
+    for name in names:
+        if not isinstance(name, str):
+            raise EncodeError(f"a member name is a str, not {name!r}")
+        if name in seen:
+            raise EncodeError(f"duplicate member name {name!r}")
+        seen.add(name)
+    count, height = 1, 0
+    for type in types:
+        count += (<FieldDesc>type).count
+        height = max(height, (<FieldDesc>type).height)
+    checked(count, 1 + height)
+    # Names are kept as plain str: a subclass could change under us.
+    return make(code, 0, str.__str__(id), tuple([str.__str__(name) for name in names]), types, None)
+
+
+cdef FieldDesc built(int code, object id, object members, object fields):
+    """A structure or union from what `FieldDesc.structure` takes."""
+    pairs = list(members.items() if isinstance(members, Mapping) else members) + list(fields.items())
+    return composite(code, id, tuple([name for name, _ in pairs]), tuple([of(spec) for _, spec in pairs]))
+
+
+cdef FieldDesc of(object spec):
+    if isinstance(spec, FieldDesc):
+        return <FieldDesc>spec
+    if isinstance(spec, str):
+        short = parse_short(spec)
+        return simple(short[0], short[1]) if short is not None else from_tree(parse(spec))
+    if isinstance(spec, Mapping):
+        return built(STRUCTURE, "", spec, {})
+    raise EncodeError(f"a type is a text, a FieldDesc or a mapping, not {spec!r}")
+
+
+cdef FieldDesc from_tree(object tree):
+    """The type that the tree of a parsed text describes: (code, bound, id, ((name, tree), ...))."""
+    code, bound, id, members = tree
+    if code not in (STRUCTURE, UNION, STRUCTURE_ARRAY, UNION_ARRAY):
+        return simple(code, bound)
+    one = UNION if code in (UNION, UNION_ARRAY) else STRUCTURE
+    made = composite(
+        one, id, tuple([name for name, _ in members]), tuple([from_tree(sub) for _, sub in members])
+    )
+    return made if code == one else array_of(made)
+
+
+# --- the wire form ---------------------------------------------------------------------------------------------------
+
+
+cdef enum:
+    # Descriptors shorter than this are parsed: that takes no longer.
+    PREFIX = 48
+    # Types that begin alike (NTScalar of each type, with and without display...) share a place.
+    PLACES = 16
+    # Descriptors from this size on are parsed: a peer that sends ever new ones must not fill the memory.
+    LONG = 65_536
+    # A node and 16 bytes of a description count one each.
+    MAX_SIZE = 262_144
+
+
+@cython.final
+cdef class Cache:
+    """Descriptors free of ids that came before, by their bytes: the same bytes give the identical FieldDesc.
+
+    A description ends where its own bytes say, so one that starts with all the bytes of a known one is that one.
+    Known ones are found by their first bytes. Entries are replaced, never changed: safe without the GIL.
+    Whether a description is known never shows but in speed: what any limit could refuse is parsed (again).
+    """
+
+    cdef dict known
+    cdef Py_ssize_t size
+
+    def __cinit__(self):
+        self.known = {}
+
+    cdef FieldDesc find(self, Cursor* c, size_t depth):
+        """The known type whose description comes next, which is then read."""
+        cdef size_t n
+        cdef FieldDesc type
+        cdef Py_ssize_t weight
+        cdef bytes raw
+        if left(c) < PREFIX or c.caps.string < 0xFE:
+            return None
+        places = self.known.get(PyBytes_FromStringAndSize(<const char*>c.pos, PREFIX))
+        if places is None:
+            return None
+        for place in <tuple>places:
+            raw = <bytes>(<tuple>place)[0]
+            n = <size_t>PyBytes_GET_SIZE(raw)
+            if n <= left(c) and memcmp(c.pos, PyBytes_AS_STRING(raw), n) == 0:
+                type = <FieldDesc>(<tuple>place)[1]
+                weight = (<tuple>place)[2]
+                if (
+                    <size_t>type.height + depth > c.caps.depth
+                    or <size_t>type.count > c.caps.type_nodes
+                    or <size_t>type.text > c.caps.string
+                    or weight > c.weight
+                ):
+                    return None
+                c.weight -= weight
+                c.pos += n
+                return type
+        return None
+
+    cdef int keep(self, const uint8_t* start, size_t n, FieldDesc type, Py_ssize_t weight) except -1:
+        """Remember a type by its description, and what it was charged."""
+        cdef Py_ssize_t size = type.count + <Py_ssize_t>(n >> 4)
+        if n < PREFIX or n >= LONG:
+            return 0
+        raw = PyBytes_FromStringAndSize(<const char*>start, n)
+        prefix = raw[:PREFIX]
+        with cython.critical_section(self):
+            self.size += size
+            if self.size > MAX_SIZE:
+                self.known = {}
+                self.size = size
+            self.known[prefix] = ((raw, type, weight), *self.known.get(prefix, ())[: PLACES - 1])
+        return 0
+
+
+cdef Cache LITTLE = Cache()
+cdef Cache BIG = Cache()
+
+
+@cython.final
+@cython.no_gc
+cdef class TypeIds:
+    """The types that one direction of a connection has numbered; the last definition of an id wins.
+
+    broken: an error inside a type description may have hidden definitions.
+    """
+
+    def __cinit__(self):
+        self.known = {}
+
+    cdef int define(self, object number, FieldDesc type, Cursor* c, const uint8_t* pos) except -1:
+        """Keep a type under its id."""
+        cdef Py_ssize_t nodes = self.nodes + type.count
+        old = self.known.get(number)
+        if old is not None:
+            nodes -= (<FieldDesc>old).count
+        if <size_t>nodes > c.caps.registry_nodes:
+            raise_limit(c, pos, f"type ids that hold {nodes} nodes", "registry_nodes")
+        self.known[number] = type
+        self.nodes = nodes
+        return 0
+
+
+cdef int raise_too_deep(Cursor* c, const uint8_t* pos) except -1:
+    return raise_limit(c, pos, f"nesting deeper than {c.caps.depth}", "depth")
+
+
+cdef int raise_too_heavy(Cursor* c, const uint8_t* pos) except -1:
+    return raise_limit(c, pos, "objects that weigh too much for the bytes of the message", "expansion")
+
+
+# The state of reading one description: its nodes counted expanded. plain: neither ids nor anything that limits other
+# than those of depth, nodes, names and weight could refuse.
+cdef struct Parse:
+    size_t count
+    bint plain
+
+
+cdef FieldDesc read_desc(Cursor* c, TypeIds ids, size_t depth):
+    """Read a type description; definitions in it are added to `ids`. None for the null type."""
+    cdef Cache cache = BIG if c.big else LITTLE
+    cdef const uint8_t* start = c.pos
+    cdef Py_ssize_t weight = c.weight
+    cdef Parse state
+    cdef FieldDesc made
+    if start < c.end and start[0] == STRUCTURE:
+        made = cache.find(c, depth)
+        if made is not None:
+            return made
+    state.count = 0
+    state.plain = True
+    try:
+        made = read_node(c, ids, &state, depth, True, True)
+    except DecodeError:
+        ids.broken = True
+        raise
+    if made is not None and made.code == STRUCTURE and state.plain:
+        cache.keep(start, <size_t>(c.pos - start), made, weight - c.weight)
+    return made
+
+
+cdef int charge(Cursor* c, Parse* state, size_t nodes, Py_ssize_t weight, const uint8_t* pos) except -1:
+    """Count nodes against Limits.type_nodes, and weight against Limits.expansion."""
+    state.count += nodes
+    if state.count > c.caps.type_nodes:
+        raise_limit(c, pos, f"type of more than {c.caps.type_nodes} nodes", "type_nodes")
+    c.weight -= weight
+    if c.weight < 0:
+        raise_too_heavy(c, pos)
+    return 0
+
+
+cdef FieldDesc read_node(
+    Cursor* c, TypeIds ids, Parse* state, size_t depth, bint planned, bint null_allowed
+):
+    """One type; None for the null type, where it is allowed. planned: a structure here has a plan of its own."""
+    cdef const uint8_t* pos = c.pos
+    cdef const uint8_t* at
+    cdef uint8_t code
+    cdef FieldDesc made
+    cdef int number, wanted
+    if depth > c.caps.depth:
+        raise_too_deep(c, pos)
+    if pos >= c.end:
+        raise_short(c, "type code", 1)
+    code = pos[0]
+    c.pos += 1
+    if SIMPLE[code] != NULL:
+        charge(c, state, 1, 0 if null_allowed else NODE_WEIGHT, pos)  # as a member it has a name
+        return <FieldDesc>SIMPLE[code]
+    if code == STRUCTURE or code == UNION:
+        charge(c, state, 1, NODE_WEIGHT, pos)
+        made = read_members(c, ids, state, code, depth)
+        if planned and code == STRUCTURE:
+            charge(c, state, 0, PLAN_WEIGHT + PLANNED_WEIGHT * made.bits, pos)
+        return made
+    if IS_SCALAR_FORM[code] or code == BOUNDED_STRING:
+        charge(c, state, 1, NODE_WEIGHT, pos)
+        return read_bounded(c, state, code, pos)
+    if code == STRUCTURE_ARRAY or code == UNION_ARRAY:
+        charge(c, state, 1, NODE_WEIGHT, pos)
+        at = c.pos
+        made = read_node(c, ids, state, depth + 1, True, False)
+        wanted = STRUCTURE if code == STRUCTURE_ARRAY else UNION
+        if made.code != wanted:
+            name = "structure" if wanted == STRUCTURE else "union"
+            raise_at(c, at, f"{name} array of something else (code 0x{made.code:02x})")
+        return make(code, 0, made.id, (), (), made)
+    if code == ID_REFERENCE:
+        state.plain = False
+        number = read_id(c)
+        known = ids.known.get(number)
+        if known is None:
+            raise_at(c, pos, f"unknown type id {number}")
+        made = <FieldDesc>known
+        charge(c, state, <size_t>made.count, 0, pos)
+        if <size_t>made.height + depth > c.caps.depth:
+            raise_too_deep(c, pos)
+        return made
+    if code == ID_DEFINITION:
+        state.plain = False
+        charge(c, state, 0, ID_WEIGHT, pos)
+        numbers = [read_id(c)]
+        while c.pos < c.end and c.pos[0] == ID_DEFINITION:
+            charge(c, state, 0, ID_WEIGHT, c.pos)
+            c.pos += 1
+            numbers.append(read_id(c))
+        made = read_node(c, ids, state, depth, True, False)
+        for one in reversed(numbers):
+            ids.define(one, made, c, pos)
+        return made
+    c.pos = pos
+    if code == NULL_TYPE:
+        if null_allowed:
+            c.pos = pos + 1
+            return None
+        raise_at(c, pos, "null type where a type is needed")
+    if code == TAGGED_ID:
+        raise_at(c, pos, "tagged type id (code 0xfc)")
+    raise_at(c, pos, f"unknown type code 0x{code:02x}")
+
+
+cdef int read_id(Cursor* c) except -1:
+    """The id of a definition or reference."""
+    if left(c) < 2:
+        raise_short(c, "type id", 2)
+    c.pos += 2
+    return get16(c.pos - 2, c.swap)
+
+
+cdef FieldDesc read_bounded(Cursor* c, Parse* state, uint8_t code, const uint8_t* pos):
+    """A bounded or fixed array, or a bounded string: its Size follows."""
+    cdef size_t bound, limit, item
+    state.plain = False
+    bound = <size_t>read_size(c)
+    item = 1 if code == BOUNDED_STRING else ITEM_SIZE[code & ~ARRAY_BITS]
+    limit, limit_name = c.caps.message, "message"
+    if code != BOUNDED_STRING and code & ~ARRAY_BITS == STRING:
+        limit, limit_name = c.caps.elements, "elements"
+    if bound * item > limit:  # below 2**35
+        raise_limit(c, pos, f"{short_name(code, bound)} in a type", limit_name)
+    return simple(code, bound)
+
+
+cdef str read_label(Cursor* c, Parse* state):
+    """An id or a name."""
+    if c.pos < c.end and c.pos[0] >= 0xFE:
+        state.plain = False
+    return <str>take(read_string(c))
+
+
+cdef extern from *:
+    """
+    static CYTHON_INLINE PyObject* pva_take(PyObject* o) { return o; }
+    """
+    object take "pva_take"(PyObject*)  # a new reference becomes an object
+
+
+cdef FieldDesc read_members(Cursor* c, TypeIds ids, Parse* state, int code, size_t depth):
+    """The rest of a structure or union: its id and its members."""
+    cdef const uint8_t* start = c.pos - 1
+    cdef const uint8_t* pos
+    cdef size_t n, i, k
+    cdef FieldDesc made
+    cdef str name
+    cdef set seen = None
+    cdef list names = []
+    cdef list types = []
+    id = read_label(c, state)
+    pos = c.pos
+    n = <size_t>read_size(c)
+    # A member takes at least two bytes: an empty name and a code.
+    if n * 2 > left(c):
+        raise_at(c, pos, f"{n} members need {2 * n} bytes, {left(c)} left")
+    if state.count + n > c.caps.type_nodes:
+        raise_limit(c, pos, f"type of more than {c.caps.type_nodes} nodes", "type_nodes")
+    if n > 16:
+        seen = set()
+    for i in range(n):
+        pos = c.pos
+        name = read_label(c, state)
+        if seen is not None:
+            k = <size_t>len(seen)
+            seen.add(name)
+            if <size_t>len(seen) == k:
+                raise_at(c, pos, f"duplicate member name {name!r}")
+        else:
+            for k in range(i):
+                if <str>names[k] == name:
+                    raise_at(c, pos, f"duplicate member name {name!r}")
+        names.append(name)
+        if c.pos < c.end and SIMPLE[c.pos[0]] != NULL and depth + 1 <= c.caps.depth:
+            # What most members are.
+            charge(c, state, 1, NODE_WEIGHT, c.pos)
+            types.append(<FieldDesc>SIMPLE[c.pos[0]])
+            c.pos += 1
+        else:
+            types.append(read_member(c, ids, state, depth + 1, code == UNION, name))
+    made = make(code, 0, id, tuple(names), tuple(types), None)
+    # A long name costs its bytes once on the wire, and here once in the dotted name of each node below it.
+    if <size_t>made.text > c.caps.string:
+        raise_limit(c, start, f"dotted names of {made.text} characters", "string")
+    return made
+
+
+cdef FieldDesc read_member(Cursor* c, TypeIds ids, Parse* state, size_t depth, bint planned, str name):
+    try:
+        return read_node(c, ids, state, depth, planned, False)
+    except DecodeError as error:
+        error.within(name)
+        raise
+
+
+cdef int write_desc(FieldDesc type, Writer w, dict ids) except -1:
+    """Write a type description; with `ids`, number the types as pvAccessCPP does."""
+    cdef int code = type.code
+    cdef Py_ssize_t i
+    if ids is not None and not IS_SCALAR_FORM[code] and code != BOUNDED_STRING:
+        number = ids.get(type)
+        if number is not None:
+            put8(w, ID_REFERENCE)
+            return put16(w, number)
+        if len(ids) < 0xFFFF:
+            number = len(ids) + 1
+            ids[type] = number
+            put8(w, ID_DEFINITION)
+            put16(w, number)
+    put8(w, <uint8_t>code)
+    if code == STRUCTURE or code == UNION:
+        w.put_string(type.id)
+        put_size(w, <size_t>len(type.member_names))
+        for i in range(len(type.member_names)):
+            w.put_string(type.member_names[i])
+            write_desc(<FieldDesc>type.member_types[i], w, ids)
+    elif code == STRUCTURE_ARRAY or code == UNION_ARRAY:
+        write_desc(type.element, w, ids)
+    elif code == BOUNDED_STRING or (IS_SCALAR_FORM[code] and code & ARRAY_BITS in (BOUNDED, FIXED)):
+        put_size(w, <size_t>type.bound)
+    return 0
+
+
+(<PyTypeObject*>FieldDesc).tp_name = "pvafast.FieldDesc"
+
+alarm_t = FieldDesc.structure("alarm_t", severity="int32", status="int32", message="string")
+time_t = FieldDesc.structure("time_t", secondsPastEpoch="int64", nanoseconds="int32", userTag="int32")
+enum_t = FieldDesc.structure("enum_t", index="int32", choices="string[]")
