@@ -34,6 +34,11 @@ from .._typetext import format_pvinfo, format_pvxs, format_short, parse
 from ..errors import DecodeError, EncodeError, LimitExceeded
 from ..limits import Limits
 
+cdef extern from "Python.h":
+    tuple PyTuple_New(Py_ssize_t)
+    void PyTuple_SET_ITEM(object, Py_ssize_t, PyObject*) noexcept
+    void Py_INCREF(PyObject*) noexcept
+
 cdef enum:
     STRING = 0x60
     STRUCTURE = 0x80
@@ -728,7 +733,7 @@ cdef FieldDesc read_desc(Cursor* c, TypeIds ids, size_t depth):
     return made
 
 
-cdef int charge(Cursor* c, Parse* state, size_t nodes, Py_ssize_t weight, const uint8_t* pos) except -1:
+cdef inline int charge(Cursor* c, Parse* state, size_t nodes, Py_ssize_t weight, const uint8_t* pos) except -1:
     """Count nodes against Limits.type_nodes, and weight against Limits.expansion."""
     state.count += nodes
     if state.count > c.caps.type_nodes:
@@ -841,20 +846,30 @@ cdef str read_label(Cursor* c, Parse* state):
 cdef extern from *:
     """
     static CYTHON_INLINE PyObject* pva_take(PyObject* o) { return o; }
+    static CYTHON_INLINE PyObject* pva_give(PyObject* o) { Py_INCREF(o); return o; }
     """
     object take "pva_take"(PyObject*)  # a new reference becomes an object
+    PyObject* give "pva_give"(object) noexcept  # an object becomes a new reference
+
+
+# Members up to which names are compared with each other one by one.
+cdef enum:
+    FEW = 32
 
 
 cdef FieldDesc read_members(Cursor* c, TypeIds ids, Parse* state, int code, size_t depth):
     """The rest of a structure or union: its id and its members."""
     cdef const uint8_t* start = c.pos - 1
     cdef const uint8_t* pos
-    cdef size_t n, i, k
+    cdef const uint8_t* ends[FEW]  # of the names: their last bytes
+    cdef size_t sizes[FEW]
+    cdef size_t n, i, k, size
     cdef FieldDesc made
-    cdef str name
+    cdef PyObject* name
+    cdef PyObject* member
+    cdef tuple names
+    cdef tuple types
     cdef set seen = None
-    cdef list names = []
-    cdef list types = []
     id = read_label(c, state)
     pos = c.pos
     n = <size_t>read_size(c)
@@ -863,40 +878,52 @@ cdef FieldDesc read_members(Cursor* c, TypeIds ids, Parse* state, int code, size
         raise_at(c, pos, f"{n} members need {2 * n} bytes, {left(c)} left")
     if state.count + n > c.caps.type_nodes:
         raise_limit(c, pos, f"type of more than {c.caps.type_nodes} nodes", "type_nodes")
-    if n > 16:
+    names = PyTuple_New(<Py_ssize_t>n)
+    types = PyTuple_New(<Py_ssize_t>n)
+    if n > FEW:
         seen = set()
     for i in range(n):
         pos = c.pos
-        name = read_label(c, state)
+        if pos < c.end and pos[0] >= 0xFE:
+            state.plain = False
+        name = read_string(c)
+        PyTuple_SET_ITEM(names, <Py_ssize_t>i, name)  # takes the reference
         if seen is not None:
             k = <size_t>len(seen)
-            seen.add(name)
+            seen.add(<object>name)
             if <size_t>len(seen) == k:
-                raise_at(c, pos, f"duplicate member name {name!r}")
+                raise_at(c, pos, f"duplicate member name {<object>name!r}")
         else:
+            size = <size_t>(c.pos - pos)
+            size -= 5 if pos[0] == 0xFE else 1
             for k in range(i):
-                if <str>names[k] == name:
-                    raise_at(c, pos, f"duplicate member name {name!r}")
-        names.append(name)
-        if c.pos < c.end and SIMPLE[c.pos[0]] != NULL and depth + 1 <= c.caps.depth:
+                if sizes[k] == size and memcmp(ends[k] - size, c.pos - size, size) == 0:
+                    raise_at(c, pos, f"duplicate member name {<object>name!r}")
+            sizes[i] = size
+            ends[i] = c.pos
+        if c.pos < c.end and SIMPLE[c.pos[0]] != NULL and depth < c.caps.depth:
             # What most members are.
             charge(c, state, 1, NODE_WEIGHT, c.pos)
-            types.append(<FieldDesc>SIMPLE[c.pos[0]])
+            member = SIMPLE[c.pos[0]]
+            Py_INCREF(member)
             c.pos += 1
         else:
-            types.append(read_member(c, ids, state, depth + 1, code == UNION, name))
-    made = make(code, 0, id, tuple(names), tuple(types), None)
+            member = read_member(c, ids, state, depth + 1, code == UNION, name)
+        PyTuple_SET_ITEM(types, <Py_ssize_t>i, member)
+    made = make(code, 0, id, names, types, None)
     # A long name costs its bytes once on the wire, and here once in the dotted name of each node below it.
     if <size_t>made.text > c.caps.string:
         raise_limit(c, start, f"dotted names of {made.text} characters", "string")
     return made
 
 
-cdef FieldDesc read_member(Cursor* c, TypeIds ids, Parse* state, size_t depth, bint planned, str name):
+cdef PyObject* read_member(
+    Cursor* c, TypeIds ids, Parse* state, size_t depth, bint planned, PyObject* name
+) except NULL:
     try:
-        return read_node(c, ids, state, depth, planned, False)
+        return give(read_node(c, ids, state, depth, planned, False))
     except DecodeError as error:
-        error.within(name)
+        error.within(<object>name)
         raise
 
 
