@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.object cimport Py_EQ, Py_LE, Py_NE, PyObject, PyTypeObject
+from cpython.object cimport Py_EQ, Py_LE, Py_NE, PyTypeObject
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -26,7 +26,12 @@ from .buffer cimport (
     swap64,
 )
 
+from operator import index
+
 from ..limits import Limits
+
+cdef enum:
+    MAX_BITS = 1 << 24
 
 cdef Caps DEFAULT_CAPS
 load_caps(Limits(), &DEFAULT_CAPS)
@@ -52,13 +57,18 @@ cdef const uint8_t* bytes_of(Cursor* c, size_t* n) except NULL:
     """The bytes of a set on the wire, which are then read."""
     cdef const uint8_t* start = c.pos
     n[0] = <size_t>read_size(c)
+    cdef const uint8_t* found
     if n[0] > left(c):
         try:
             raise_short(c, f"BitSet of {n[0]} bytes", n[0])
         finally:
             c.pos = start
+    found = c.pos
     c.pos += n[0]
-    return c.pos - n[0]
+    # No structure has so many nodes: bits from there on are ignored.
+    if n[0] > MAX_BITS // 8:
+        n[0] = MAX_BITS // 8
+    return found
 
 
 cdef int read_words(Cursor* c, uint64_t* words, size_t count) except -1:
@@ -136,10 +146,12 @@ cdef class BitSet:
     def __init__(self, bits=(), /):
         cdef size_t highest = 0
         cdef size_t bit
-        numbers = list(bits)
+        numbers = []
+        for number in bits:
+            if not 0 <= number < MAX_BITS:
+                raise ValueError(f"bit numbers lie in 0 to {MAX_BITS - 1}, not {number}")
+            numbers.append(index(number))
         for number in numbers:
-            if not 0 <= number < 1 << 24:
-                raise ValueError(f"bit numbers lie in 0 to {(1 << 24) - 1}, not {number}")
             bit = number
             highest = max(highest, bit + 1)
         if self.count:
@@ -209,18 +221,7 @@ cdef class BitSet:
         return True
 
     def __iter__(self):
-        return iter(self.numbers())
-
-    def numbers(self):
-        cdef list found = []
-        cdef uint64_t word
-        cdef size_t i
-        for i in range(self.count):
-            word = self.words[i]
-            while word:
-                found.append(i * 64 + <size_t>ctz64(word))
-                word &= word - 1
-        return found
+        return iter(numbers_of(self))
 
     def __contains__(self, bit, /):
         cdef size_t n
@@ -281,10 +282,22 @@ cdef class BitSet:
         return combined(self, other, 3)
 
     def __repr__(self):
-        return f"BitSet({{{', '.join(map(str, self.numbers()))}}})" if self.count else "BitSet()"
+        return f"BitSet({{{', '.join(map(str, numbers_of(self)))}}})" if self.count else "BitSet()"
 
     def __reduce__(self):
-        return BitSet, (self.numbers(),)
+        return BitSet, (numbers_of(self),)
+
+
+cdef list numbers_of(BitSet bits):
+    cdef list found = []
+    cdef uint64_t word
+    cdef size_t i
+    for i in range(bits.count):
+        word = bits.words[i]
+        while word:
+            found.append(i * 64 + <size_t>ctz64(word))
+            word &= word - 1
+    return found
 
 
 cdef object combined(object left_side, object right_side, int how):

@@ -22,8 +22,8 @@ cdef extern from "Python.h":
     void PyErr_Restore(PyObject*, PyObject*, PyObject*) noexcept
 
 cdef object DEFAULT_LIMITS = Limits()
-# What decoding may weigh beyond `Limits.expansion` times the bytes of the message.
-FREE_WEIGHT = 1 << 20
+# What decoding may weigh beyond `Limits.expansion` times the bytes of the message: 1 MiB, less what one message always takes.
+FREE_WEIGHT = (1 << 20) - (1 << 16)
 # Arrays from this size on leave a Writer as buffers of their own, uncopied.
 OWN_BUFFER = 65_536
 
@@ -291,7 +291,10 @@ cdef class Reader:
 
     def bytes(self, n):
         """A copy of the next n bytes."""
-        cdef size_t count = n
+        cdef size_t count
+        if n < 0:
+            raise ValueError(f"no {n} bytes")
+        count = n
         if count > left(&self.c):
             raise_short(&self.c, f"{n} bytes", count)
         self.c.pos += count
@@ -299,7 +302,10 @@ cdef class Reader:
 
     def skip(self, n):
         """Leave n bytes out."""
-        cdef size_t count = n
+        cdef size_t count
+        if n < 0:
+            raise ValueError(f"no {n} bytes")
+        count = n
         if count > left(&self.c):
             raise_short(&self.c, f"{n} bytes", count)
         self.c.pos += count

@@ -4,7 +4,7 @@ cimport cython
 from cpython.object cimport PyObject, PyTypeObject
 
 from .buffer cimport Caps, Cursor, Reader, Writer, is_big, load_caps, owner_of, put8, raise_limit, start_cursor, HOST_IS_BIG
-from .introspection cimport FieldDesc, TypeIds, raise_too_deep, read_desc, same_type, write_desc
+from .introspection cimport FieldDesc, _TypeIds, raise_too_deep, read_desc, same_type, write_desc
 from .value cimport Value, coercion, read_any, read_full, read_update, write_any, write_full, write_update
 
 from ..errors import EncodeError, LocalProtocolError
@@ -39,11 +39,11 @@ cdef class Codec:
     cdef readonly object limits
     cdef readonly str ids
     cdef Caps caps
-    cdef TypeIds known
+    cdef _TypeIds known
     cdef dict numbers
 
     def __cinit__(self, *args, **kwargs):
-        self.known = TypeIds.__new__(TypeIds)
+        self.known = _TypeIds.__new__(_TypeIds)
 
     def __init__(self, *, limits=DEFAULT_LIMITS, ids="none"):
         if ids not in ("none", "pvaccess"):
@@ -51,7 +51,7 @@ cdef class Codec:
         load_caps(limits, &self.caps)
         self.limits = limits
         self.ids = ids
-        self.known = TypeIds.__new__(TypeIds)
+        self.known = _TypeIds.__new__(_TypeIds)
         self.numbers = {} if ids == "pvaccess" else None
 
     cdef int usable(self) except -1:
@@ -176,9 +176,14 @@ cdef class Codec:
         self.put_any(value, writer)
 
     cdef int put_type(self, FieldDesc type, Writer w) except -1:
+        cdef Py_ssize_t before = self.numbered()
         if type is None:
             return put8(w, 0xFF)
-        return write_desc(type, w, self.numbers)
+        try:
+            return write_desc(type, w, self.numbers)
+        except BaseException:
+            self.forget(before)
+            raise
 
     cdef int put(self, object value, Writer w, FieldDesc type) except -1:
         cdef Py_ssize_t before = self.numbered()

@@ -56,7 +56,7 @@ cdef class FieldDesc:
     cdef object mapping
     cdef Py_hash_t hashed
 
-cdef class TypeIds:
+cdef class _TypeIds:
     cdef dict known
     cdef Py_ssize_t nodes
     cdef bint broken
@@ -85,7 +85,7 @@ cdef dict by_member(FieldDesc type)
 cdef object name_of(FieldDesc type, uint32_t node)
 cdef Py_ssize_t index_of(FieldDesc type, object name) except -1
 cdef bint same_type(FieldDesc a, FieldDesc b) except -1
-cdef FieldDesc read_desc(Cursor* c, TypeIds ids, size_t depth)
+cdef FieldDesc read_desc(Cursor* c, _TypeIds ids, size_t depth)
 cdef int write_desc(FieldDesc type, Writer w, dict ids) except -1
 cdef int raise_too_deep(Cursor* c, const uint8_t* pos) except -1
 cdef int raise_too_heavy(Cursor* c, const uint8_t* pos) except -1

@@ -127,7 +127,7 @@ cdef class FieldDesc:
     def from_bytes(cls, data, byteorder="little"):
         """Decode one type description without ids that fills `data`; it may be as large as the program can make one."""
         cdef Reader r = Reader(data, 0, None, byteorder, limits=ANY_SIZE)
-        made = read_desc(&r.c, TypeIds.__new__(TypeIds), 0)
+        made = read_desc(&r.c, _TypeIds.__new__(_TypeIds), 0)
         if made is None:
             raise DecodeError("null type where a type is needed", 0)
         if left(&r.c):
@@ -516,7 +516,7 @@ cdef object prepare():
 prepare()
 
 # What a type made by the program may be; its description is still held to the memory that its bytes allow.
-ANY_SIZE = Limits(depth=MAX_HEIGHT, type_nodes=MAX_COUNT)
+cdef object ANY_SIZE = Limits(depth=MAX_HEIGHT, type_nodes=MAX_COUNT)
 
 
 cdef FieldDesc simple(int code, object bound):
@@ -608,7 +608,7 @@ cdef enum:
 
 
 @cython.final
-cdef class Cache:
+cdef class _Cache:
     """Descriptors free of ids that came before, by their bytes: the same bytes give the identical FieldDesc.
 
     A description ends where its own bytes say, so one that starts with all the bytes of a known one is that one.
@@ -667,13 +667,13 @@ cdef class Cache:
         return 0
 
 
-cdef Cache LITTLE = Cache()
-cdef Cache BIG = Cache()
+cdef _Cache LITTLE = _Cache()
+cdef _Cache BIG = _Cache()
 
 
 @cython.final
 @cython.no_gc
-cdef class TypeIds:
+cdef class _TypeIds:
     """The types that one direction of a connection has numbered; the last definition of an id wins.
 
     broken: an error inside a type description may have hidden definitions.
@@ -710,9 +710,9 @@ cdef struct Parse:
     bint plain
 
 
-cdef FieldDesc read_desc(Cursor* c, TypeIds ids, size_t depth):
+cdef FieldDesc read_desc(Cursor* c, _TypeIds ids, size_t depth):
     """Read a type description; definitions in it are added to `ids`. None for the null type."""
-    cdef Cache cache = BIG if c.big else LITTLE
+    cdef _Cache cache = BIG if c.big else LITTLE
     cdef const uint8_t* start = c.pos
     cdef Py_ssize_t weight = c.weight
     cdef Parse state
@@ -745,7 +745,7 @@ cdef inline int charge(Cursor* c, Parse* state, size_t nodes, Py_ssize_t weight,
 
 
 cdef FieldDesc read_node(
-    Cursor* c, TypeIds ids, Parse* state, size_t depth, bint planned, bint null_allowed
+    Cursor* c, _TypeIds ids, Parse* state, size_t depth, bint planned, bint null_allowed
 ):
     """One type; None for the null type, where it is allowed. planned: a structure here has a plan of its own."""
     cdef const uint8_t* pos = c.pos
@@ -857,7 +857,7 @@ cdef enum:
     FEW = 32
 
 
-cdef FieldDesc read_members(Cursor* c, TypeIds ids, Parse* state, int code, size_t depth):
+cdef FieldDesc read_members(Cursor* c, _TypeIds ids, Parse* state, int code, size_t depth):
     """The rest of a structure or union: its id and its members."""
     cdef const uint8_t* start = c.pos - 1
     cdef const uint8_t* pos
@@ -918,7 +918,7 @@ cdef FieldDesc read_members(Cursor* c, TypeIds ids, Parse* state, int code, size
 
 
 cdef PyObject* read_member(
-    Cursor* c, TypeIds ids, Parse* state, size_t depth, bint planned, PyObject* name
+    Cursor* c, _TypeIds ids, Parse* state, size_t depth, bint planned, PyObject* name
 ) except NULL:
     try:
         return give(read_node(c, ids, state, depth, planned, False))

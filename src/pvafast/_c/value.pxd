@@ -2,7 +2,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
 from .buffer cimport Cursor, Writer
-from .introspection cimport FieldDesc, Plan, TypeIds
+from .introspection cimport FieldDesc, Plan, _TypeIds
 
 cdef class Value:
     cdef FieldDesc fd
@@ -24,9 +24,9 @@ cdef class AnyValue:
 
 cdef object coercion
 
-cdef PyObject* read_full(FieldDesc fd, Cursor* c, TypeIds ids, size_t depth) except NULL
-cdef Value read_update(FieldDesc fd, Cursor* c, TypeIds ids, Value base)
-cdef object read_any(Cursor* c, TypeIds ids, Py_ssize_t depth)
+cdef PyObject* read_full(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth) except NULL
+cdef Value read_update(FieldDesc fd, Cursor* c, _TypeIds ids, Value base)
+cdef object read_any(Cursor* c, _TypeIds ids, Py_ssize_t depth)
 cdef int write_full(FieldDesc fd, object leaf, Writer w, dict ids) except -1
 cdef int write_update(Value v, Writer w, dict ids) except -1
 cdef int write_any(object leaf, Writer w, dict ids) except -1

@@ -58,7 +58,7 @@ from .introspection cimport (
     FieldDesc,
     Leaf,
     Plan,
-    TypeIds,
+    _TypeIds,
     by_member,
     by_name,
     index_of,
@@ -720,7 +720,7 @@ cdef inline PyObject* number_of(uint8_t kind, const uint8_t* p, bint swap) noexc
 
 
 cdef int read_leaves(
-    Plan* plan, uint32_t* slot, uint32_t stop, PyObject** slots, Cursor* c, TypeIds ids, size_t depth
+    Plan* plan, uint32_t* slot, uint32_t stop, PyObject** slots, Cursor* c, _TypeIds ids, size_t depth
 ) except -1:
     """Read the leaves slot[0] to stop of a structure; where it fails slot[0] tells the leaf."""
     cdef Leaf* leaf
@@ -763,7 +763,7 @@ cdef int blame_leaf(FieldDesc fd, Plan* plan, uint32_t slot, object error) excep
     return 0
 
 
-cdef PyObject* read_full(FieldDesc fd, Cursor* c, TypeIds ids, size_t depth) except NULL:
+cdef PyObject* read_full(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth) except NULL:
     """Read a full value of any type, a new reference; `depth` is how deep it lies."""
     cdef Plan* plan
     cdef Value made
@@ -783,7 +783,7 @@ cdef PyObject* read_full(FieldDesc fd, Cursor* c, TypeIds ids, size_t depth) exc
     return give(made)
 
 
-cdef Value read_update(FieldDesc fd, Cursor* c, TypeIds ids, Value base):
+cdef Value read_update(FieldDesc fd, Cursor* c, _TypeIds ids, Value base):
     """Read a BitSet and the data of the nodes in it; other fields are those of base."""
     cdef Plan* plan = plan_of(fd)
     cdef Value made = Value.__new__(Value)
@@ -824,7 +824,7 @@ cdef Value read_update(FieldDesc fd, Cursor* c, TypeIds ids, Value base):
     return made
 
 
-cdef PyObject* read_leaf(FieldDesc fd, Cursor* c, TypeIds ids, size_t depth) except NULL:
+cdef PyObject* read_leaf(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth) except NULL:
     """Read a leaf of any type, at this depth; a new reference."""
     cdef int code = fd.code
     cdef uint8_t kind
@@ -874,7 +874,7 @@ cdef PyObject* read_array(uint8_t element, int form, Py_ssize_t bound, Cursor* c
     return read_numbers(c, element, <size_t>n)
 
 
-cdef PyObject* read_union(FieldDesc fd, Cursor* c, TypeIds ids, size_t depth) except NULL:
+cdef PyObject* read_union(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth) except NULL:
     cdef const uint8_t* pos = c.pos
     cdef Py_ssize_t selector = read_size_or_null(c)
     cdef str name
@@ -892,7 +892,7 @@ cdef PyObject* read_union(FieldDesc fd, Cursor* c, TypeIds ids, size_t depth) ex
     return give(union_of(name, value))
 
 
-cdef object read_any(Cursor* c, TypeIds ids, Py_ssize_t depth):
+cdef object read_any(Cursor* c, _TypeIds ids, Py_ssize_t depth):
     """Read a type description and a full value of it; depth -1 where no value is around it."""
     cdef const uint8_t* pos = c.pos
     cdef FieldDesc fd
@@ -905,7 +905,7 @@ cdef object read_any(Cursor* c, TypeIds ids, Py_ssize_t depth):
     return any_of(fd, take(read_full(fd, c, ids, <size_t>(depth + 1))))
 
 
-cdef PyObject* read_elements(FieldDesc fd, Cursor* c, TypeIds ids, size_t depth) except NULL:
+cdef PyObject* read_elements(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth) except NULL:
     """A structure, union or any array."""
     cdef const uint8_t* pos = c.pos
     cdef Py_ssize_t n = read_size(c)

@@ -11,11 +11,11 @@ from .._types import DTYPES, SCALARS
 from ..errors import EncodeError, LimitExceeded
 from .buffer import Reader, Writer
 
-HOST_IS_BIG: Final = sys.byteorder == "big"
+_HOST_IS_BIG: Final = sys.byteorder == "big"
 _BOOL: Final = np.dtype("?")
 _BYTE: Final = np.dtype("B")
 # A view keeps all received bytes alive: an array that is smaller than this part of them is copied.
-PINNED: Final = 8
+_PINNED: Final = 8
 
 
 def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -23,20 +23,20 @@ def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array
 
 
-EMPTY: Final = {code: _frozen(np.empty(0, dtype)) for code, dtype in DTYPES.items()}
+_EMPTY: Final = {code: _frozen(np.empty(0, dtype)) for code, dtype in DTYPES.items()}
 
 
-def read_numbers(r: Reader, code: int, n: int) -> np.ndarray[Any, Any]:
+def _read_numbers(r: Reader, code: int, n: int) -> np.ndarray[Any, Any]:
     """The next n elements of a scalar code: a read-only array in native byte order, C-contiguous.
 
     A view of the bytes where they can be used as they lie and the array is not a small part of them, else a copy.
     """
     if n == 0:
-        return EMPTY[code]
+        return _EMPTY[code]
     name, _, _, _, size = SCALARS[code]
     pos = r.pos
     if n * size > r.end - pos:
-        raise r.short(f"array of {n} {name}", n * size)
+        raise r._short(f"array of {n} {name}", n * size)
     data = r.data
     dtype = DTYPES[code]
     r.pos = pos + n * size
@@ -45,21 +45,21 @@ def read_numbers(r: Reader, code: int, n: int) -> np.ndarray[Any, Any]:
         if int(raw.max()) > 1:
             return _frozen(raw != 0)
         array = raw.view(_BOOL)
-    elif r.big != HOST_IS_BIG and size > 1:
+    elif r.big != _HOST_IS_BIG and size > 1:
         swapped = np.frombuffer(data, dtype.newbyteorder("S"), n, pos)
         return _frozen(swapped.astype(dtype))
     else:
         array = np.frombuffer(data, dtype, n, pos)
-    if n * size * PINNED < len(data) or (r.aligned and not array.flags.aligned):
+    if n * size * _PINNED < len(data) or (r.aligned and not array.flags.aligned):
         array = array.copy()
     return _frozen(array)
 
 
-def read_strings(r: Reader, n: int) -> list[str]:
+def _read_strings(r: Reader, n: int) -> list[str]:
     """The next n strings."""
     pos = r.pos
     if n > r.end - pos:
-        raise r.short(f"array of {n} string", n)
+        raise r._short(f"array of {n} string", n)
     if n > r.limits.elements:
         raise LimitExceeded(f"array of {n} string", pos, limit="elements")
     data = r.data
@@ -86,15 +86,15 @@ def read_strings(r: Reader, n: int) -> list[str]:
     return found
 
 
-def write_numbers(w: Writer, array: np.ndarray[Any, Any]) -> None:
+def _write_numbers(w: Writer, array: np.ndarray[Any, Any]) -> None:
     """The elements of a native, C-contiguous array, in the byte order of the writer."""
-    if w.big != HOST_IS_BIG and array.dtype.itemsize > 1:
+    if w.big != _HOST_IS_BIG and array.dtype.itemsize > 1:
         array = array.byteswap()
     if len(array):
         w.bytes(array.view(_BYTE))
 
 
-def write_strings(w: Writer, strings: list[str]) -> None:
+def _write_strings(w: Writer, strings: list[str]) -> None:
     """The strings, back to back."""
     for i, text in enumerate(strings):
         try:

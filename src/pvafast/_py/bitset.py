@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 # No structure has so many nodes: bits from here on are ignored.
-MAX_BITS: Final = 1 << 24
+_MAX_BITS: Final = 1 << 24
 
 
 def _reversed_words(raw: bytes) -> bytes:
@@ -25,22 +25,22 @@ def _reversed_words(raw: bytes) -> bytes:
     return words.tobytes() + raw[whole:]
 
 
-def read_bits(r: Reader) -> int:
+def _read_bits(r: Reader) -> int:
     """The wire form as an int, bit n of it being bit n of the set."""
     pos = r.pos
     n = r.size()
     if n > r.end - r.pos:
-        error = r.short(f"BitSet of {n} bytes", n)
+        error = r._short(f"BitSet of {n} bytes", n)
         r.pos = pos
         raise error
     start = r.pos
     r.pos = start + n
-    raw = bytes(r.data[start : start + min(n, MAX_BITS // 8)])
+    raw = bytes(r.data[start : start + min(n, _MAX_BITS // 8)])
     # Complete groups of eight bytes are words in the order of the message; what remains is least significant byte first.
     return int.from_bytes(_reversed_words(raw) if r.big else raw, "little")
 
 
-def write_bits(bits: int, w: Writer) -> None:
+def _write_bits(bits: int, w: Writer) -> None:
     """The wire form of an int, trailing zero bytes trimmed."""
     n = (bits.bit_length() + 7) >> 3
     raw = bits.to_bytes(n, "little")
@@ -48,7 +48,7 @@ def write_bits(bits: int, w: Writer) -> None:
     w.bytes(_reversed_words(raw) if w.big else raw)
 
 
-def iterate(bits: int) -> Iterator[int]:
+def _iterate(bits: int) -> Iterator[int]:
     """The numbers of the bits set, ascending; linear in the length of the set."""
     for i, byte in enumerate(bits.to_bytes((bits.bit_length() + 7) >> 3, "little")):
         if byte:
@@ -68,15 +68,15 @@ class BitSet:
     def __init__(self, bits: Iterable[int] = (), /) -> None:
         number = 0
         for bit in bits:
-            if not 0 <= bit < MAX_BITS:
-                raise ValueError(f"bit numbers lie in 0 to {MAX_BITS - 1}, not {bit}")
+            if not 0 <= bit < _MAX_BITS:
+                raise ValueError(f"bit numbers lie in 0 to {_MAX_BITS - 1}, not {bit}")
             number |= 1 << index(bit)
         self._bits_ = number
 
     @classmethod
     def read(cls, reader: Reader) -> BitSet:
         """Read the wire form: a Size, then that many bytes."""
-        return from_int(read_bits(reader))
+        return _from_int(_read_bits(reader))
 
     @classmethod
     def decode(
@@ -84,16 +84,16 @@ class BitSet:
     ) -> tuple[BitSet, int]:
         """Decode the wire form at `data[offset:end]`; returns the set and the offset behind it."""
         r = Reader(data, offset, end, byteorder)
-        return from_int(read_bits(r)), r.pos
+        return _from_int(_read_bits(r)), r.pos
 
     def write(self, writer: Writer) -> None:
         """Write the wire form."""
-        write_bits(self._bits_, writer)
+        _write_bits(self._bits_, writer)
 
     def encode(self, *, byteorder: str = "little") -> bytes:
         """The wire form, trailing zero bytes trimmed."""
         w = Writer(byteorder)
-        write_bits(self._bits_, w)
+        _write_bits(self._bits_, w)
         return w.take()
 
     def expand(self, type: FieldDesc) -> list[int]:
@@ -108,7 +108,7 @@ class BitSet:
         return not self._bits_ & other._bits_
 
     def __iter__(self) -> Iterator[int]:
-        return iterate(self._bits_)
+        return _iterate(self._bits_)
 
     def __contains__(self, bit: object, /) -> bool:
         return isinstance(bit, int) and bit >= 0 and bool(self._bits_ >> bit & 1)
@@ -126,16 +126,16 @@ class BitSet:
         return hash(self._bits_)
 
     def __or__(self, other: BitSet, /) -> BitSet:
-        return from_int(self._bits_ | other._bits_) if isinstance(other, BitSet) else NotImplemented
+        return _from_int(self._bits_ | other._bits_) if isinstance(other, BitSet) else NotImplemented
 
     def __and__(self, other: BitSet, /) -> BitSet:
-        return from_int(self._bits_ & other._bits_) if isinstance(other, BitSet) else NotImplemented
+        return _from_int(self._bits_ & other._bits_) if isinstance(other, BitSet) else NotImplemented
 
     def __xor__(self, other: BitSet, /) -> BitSet:
-        return from_int(self._bits_ ^ other._bits_) if isinstance(other, BitSet) else NotImplemented
+        return _from_int(self._bits_ ^ other._bits_) if isinstance(other, BitSet) else NotImplemented
 
     def __sub__(self, other: BitSet, /) -> BitSet:
-        return from_int(self._bits_ & ~other._bits_) if isinstance(other, BitSet) else NotImplemented
+        return _from_int(self._bits_ & ~other._bits_) if isinstance(other, BitSet) else NotImplemented
 
     def __le__(self, other: BitSet, /) -> bool:
         return not self._bits_ & ~other._bits_ if isinstance(other, BitSet) else NotImplemented
@@ -147,7 +147,7 @@ class BitSet:
         return BitSet, (list(self),)
 
 
-def from_int(bits: int) -> BitSet:
+def _from_int(bits: int) -> BitSet:
     """A BitSet of the bits of an int."""
     made = BitSet.__new__(BitSet)
     made._bits_ = bits

@@ -10,23 +10,23 @@ from typing import Any, Final, final
 from ..errors import DecodeError, EncodeError, LimitExceeded, RangeError
 from ..limits import Limits
 
-DEFAULT_LIMITS: Final = Limits()
+_DEFAULT_LIMITS: Final = Limits()
 # What decoding may weigh beyond `Limits.expansion` times the bytes of the message: 1 MiB, less what one message always takes.
-FREE_WEIGHT: Final = (1 << 20) - (1 << 16)
+_FREE_WEIGHT: Final = (1 << 20) - (1 << 16)
 # Arrays from this size on leave a Writer as buffers of their own, uncopied.
-OWN_BUFFER: Final = 65_536
+_OWN_BUFFER: Final = 65_536
 
 
 def _pair(format: str) -> tuple[struct.Struct, struct.Struct]:
     return struct.Struct("<" + format), struct.Struct(">" + format)
 
 
-U16: Final = _pair("H")
-U32: Final = _pair("I")
-NUMBERS: Final = {format: _pair(format) for format in "?bBhHiIqQfd"}
+_U16: Final = _pair("H")
+_U32: Final = _pair("I")
+_NUMBERS: Final = {format: _pair(format) for format in "?bBhHiIqQfd"}
 
 
-def is_big(byteorder: str) -> bool:
+def _is_big(byteorder: str) -> bool:
     """True for "big", False for "little", ValueError for anything else."""
     if byteorder == "little":
         return False
@@ -52,10 +52,10 @@ class Reader:
         end: int | None = None,
         byteorder: str = "little",
         *,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: Limits = _DEFAULT_LIMITS,
         aligned: bool = False,
     ) -> None:
-        self.big = is_big(byteorder)
+        self.big = _is_big(byteorder)
         if type(data) is not bytes:
             view = memoryview(data)
             data = view if view.format == "B" and view.ndim == 1 else view.cast("B")
@@ -70,7 +70,7 @@ class Reader:
         self.limits = limits
         self.aligned = aligned
         self.nodes = limits.value_nodes
-        self.weight = FREE_WEIGHT + limits.expansion * (end - start)
+        self.weight = _FREE_WEIGHT + limits.expansion * (end - start)
 
     @property
     def byteorder(self) -> str:
@@ -82,15 +82,15 @@ class Reader:
         """Bytes not read yet."""
         return self.end - self.pos
 
-    def short(self, what: str, n: int) -> DecodeError:
+    def _short(self, what: str, n: int) -> DecodeError:
         """The error for an item of n bytes that are not there."""
         return DecodeError(f"{what} needs {n} bytes, {self.end - self.pos} left", self.pos)
 
     def _number(self, format: str, what: str) -> Any:
-        packed = NUMBERS[format][self.big]
+        packed = _NUMBERS[format][self.big]
         pos = self.pos
         if packed.size > self.end - pos:
-            raise self.short(what, packed.size)
+            raise self._short(what, packed.size)
         self.pos = pos + packed.size
         return packed.unpack_from(self.data, pos)[0]
 
@@ -142,7 +142,7 @@ class Reader:
         """A Size (WIRE 5); None for the null (FF)."""
         pos = self.pos
         if pos >= self.end:
-            raise self.short("Size", 1)
+            raise self._short("Size", 1)
         first: int = self.data[pos]
         if first < 0xFE:
             self.pos = pos + 1
@@ -151,9 +151,9 @@ class Reader:
             self.pos = pos + 1
             return None
         if self.end - pos < 5:
-            raise self.short("Size", 5)
+            raise self._short("Size", 5)
         self.pos = pos + 5
-        return int(U32[self.big].unpack_from(self.data, pos + 1)[0])
+        return int(_U32[self.big].unpack_from(self.data, pos + 1)[0])
 
     def size(self) -> int:
         """A Size that must not be null."""
@@ -172,7 +172,7 @@ class Reader:
             return ""
         pos = self.pos
         if n > self.end - pos:
-            error = self.short(f"string of {n} bytes", n)
+            error = self._short(f"string of {n} bytes", n)
             self.pos = start
             raise error
         if n > self.limits.string:
@@ -187,7 +187,7 @@ class Reader:
         if n < 0:
             raise ValueError(f"no {n} bytes")
         if n > self.end - pos:
-            raise self.short(f"{n} bytes", n)
+            raise self._short(f"{n} bytes", n)
         self.pos = pos + n
         return builtins.bytes(self.data[pos : pos + n])
 
@@ -196,13 +196,13 @@ class Reader:
         if n < 0:
             raise ValueError(f"no {n} bytes")
         if n > self.end - self.pos:
-            raise self.short(f"{n} bytes", n)
+            raise self._short(f"{n} bytes", n)
         self.pos += n
 
     def address(self) -> str:
         """A 16-byte address as text, IPv4 dotted; "" for any (all zero or ::ffff:0.0.0.0)."""
         if self.end - self.pos < 16:
-            raise self.short("address", 16)
+            raise self._short("address", 16)
         raw = bytes(self.data[self.pos : self.pos + 16])
         self.pos += 16
         address = IPv6Address(raw)
@@ -219,7 +219,7 @@ class Writer:
     __slots__ = ("_buffers", "_tail", "big")
 
     def __init__(self, byteorder: str = "little") -> None:
-        self.big = is_big(byteorder)
+        self.big = _is_big(byteorder)
         self._buffers: list[Any] = []
         self._tail = bytearray()
 
@@ -233,7 +233,7 @@ class Writer:
 
     def _number(self, format: str, what: str, x: Any) -> None:
         try:
-            self._tail += NUMBERS[format][self.big].pack(x)
+            self._tail += _NUMBERS[format][self.big].pack(x)
         except struct.error as error:
             if isinstance(x, int):
                 raise RangeError(f"{what} cannot hold {x}") from error
@@ -293,7 +293,7 @@ class Writer:
             self._tail.append(n)
         elif 0 <= n < 0xFFFFFFFF:
             self._tail.append(0xFE)
-            self._tail += U32[self.big].pack(n)
+            self._tail += _U32[self.big].pack(n)
         else:
             raise RangeError(f"Size cannot hold {n}")
 
@@ -311,7 +311,7 @@ class Writer:
     def bytes(self, b: Any) -> None:
         """Any buffer, as it is; from 64 KiB on it is not copied."""
         view = memoryview(b)
-        if view.nbytes >= OWN_BUFFER:
+        if view.nbytes >= _OWN_BUFFER:
             if self._tail:
                 self._buffers.append(bytes(self._tail))
                 self._tail.clear()
@@ -336,7 +336,7 @@ class Writer:
             raise ValueError("patch_u32 after a large buffer")
         if not 0 <= pos <= len(self._tail) - 4:
             raise ValueError(f"no four bytes at {pos}")
-        U32[self.big].pack_into(self._tail, pos, x)
+        _U32[self.big].pack_into(self._tail, pos, x)
 
     def buffers(self) -> list[Any]:
         """What was written as a list of buffers; the writer is empty afterwards."""

@@ -7,18 +7,18 @@ from typing import Any, final
 from .._types import STRUCTURE
 from ..errors import EncodeError, LimitExceeded, LocalProtocolError
 from ..limits import Limits
-from .buffer import DEFAULT_LIMITS, Reader, Writer
-from .introspection import FieldDesc, TypeIds, read_desc, too_deep, write_desc
+from .buffer import _DEFAULT_LIMITS, Reader, Writer
+from .introspection import FieldDesc, _read_desc, _too_deep, _TypeIds, _write_desc
 from .value import (
     AnyValue,
     Value,
-    coercion,
-    read_any,
-    read_full,
-    read_update,
-    write_any,
-    write_full,
-    write_update,
+    _coercion,
+    _read_any,
+    _read_full,
+    _read_update,
+    _write_any,
+    _write_full,
+    _write_update,
 )
 
 
@@ -41,12 +41,12 @@ class Codec:
     limits: Limits
     ids: str
 
-    def __init__(self, *, limits: Limits = DEFAULT_LIMITS, ids: str = "none") -> None:
+    def __init__(self, *, limits: Limits = _DEFAULT_LIMITS, ids: str = "none") -> None:
         if ids not in ("none", "pvaccess"):
             raise ValueError(f"ids must be 'none' or 'pvaccess', not {ids!r}")
         self.limits = limits
         self.ids = ids
-        self._ids = TypeIds()
+        self._ids = _TypeIds()
         self._numbers: dict[FieldDesc, int] | None = {} if ids == "pvaccess" else None
 
     def _usable(self) -> None:
@@ -134,13 +134,13 @@ class Codec:
     def read_type(self, reader: Reader) -> FieldDesc | None:
         """`decode_type` at the place of a Reader."""
         self._usable()
-        return read_desc(reader, self._ids, 0)
+        return _read_desc(reader, self._ids, 0)
 
     def read(self, type: FieldDesc, reader: Reader) -> Any:
         """`decode` at the place of a Reader."""
         self._usable()
         self._fits(type, reader)
-        return read_full(type, reader, self._ids)
+        return _read_full(type, reader, self._ids)
 
     def read_update(self, type: FieldDesc, reader: Reader, base: Value | None = None) -> Value:
         """`decode_update` at the place of a Reader."""
@@ -148,16 +148,16 @@ class Codec:
         self._fits(type, reader)
         if base is not None and base._fd_ != type:
             raise LocalProtocolError("base is a Value of another type")
-        return read_update(type, reader, self._ids, base)
+        return _read_update(type, reader, self._ids, base)
 
     def read_any(self, reader: Reader) -> AnyValue | None:
         """`decode_any` at the place of a Reader."""
         self._usable()
-        return read_any(reader, self._ids, -1)
+        return _read_any(reader, self._ids, -1)
 
     def _fits(self, type: FieldDesc, reader: Reader) -> None:
         if type.height > reader.limits.depth:
-            raise too_deep(reader.pos, reader.limits.depth)
+            raise _too_deep(reader.pos, reader.limits.depth)
         if type.count > reader.limits.type_nodes:
             raise LimitExceeded(f"type of {type.count} nodes", reader.pos, limit="type_nodes")
 
@@ -168,7 +168,7 @@ class Codec:
             return
         before = self._numbered()
         try:
-            write_desc(type, writer, self._numbers)
+            _write_desc(type, writer, self._numbers)
         except BaseException:
             self._forget(before)
             raise
@@ -181,10 +181,10 @@ class Codec:
             type = value._fd_
         if isinstance(value, Value) and type.code != STRUCTURE and value._fd_ == type:
             value = value[""]
-        value = coercion.leaf(type, value)
+        value = _coercion.leaf(type, value)
         before = self._numbered()
         try:
-            write_full(type, value, writer, self._numbers)
+            _write_full(type, value, writer, self._numbers)
         except BaseException:
             self._forget(before)
             raise
@@ -193,7 +193,7 @@ class Codec:
         """`encode_update` into a Writer."""
         before = self._numbered()
         try:
-            write_update(value, writer, self._numbers)
+            _write_update(value, writer, self._numbers)
         except BaseException:
             self._forget(before)
             raise
@@ -202,7 +202,7 @@ class Codec:
         """`encode_any` into a Writer."""
         before = self._numbered()
         try:
-            write_any(value, writer, self._numbers)
+            _write_any(value, writer, self._numbers)
         except BaseException:
             self._forget(before)
             raise

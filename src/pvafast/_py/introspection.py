@@ -36,30 +36,30 @@ from .._types import (
 from .._typetext import format_pvinfo, format_pvxs, format_short, parse
 from ..errors import DecodeError, EncodeError, LimitExceeded
 from ..limits import Limits
-from .bitset import iterate
-from .buffer import NUMBERS, U16, Reader, Writer
+from .bitset import _iterate
+from .buffer import _NUMBERS, _U16, Reader, Writer
 
 # A type built by the program may be deeper than Limits.depth, but recursion over it must not reach the stack's end.
-MAX_HEIGHT: Final = 256
+_MAX_HEIGHT: Final = 256
 # FieldDesc.array() and shared members let a small program describe an endless type.
-MAX_COUNT: Final = 1 << 20
+_MAX_COUNT: Final = 1 << 20
 # Memory that types take, charged against Limits.expansion: a node that is described, with its name; a type id;
 # and the plan of a structure, by which its values are read, with each node of it (those that FE stands for, too).
-NODE_WEIGHT: Final = 240
-ID_WEIGHT: Final = 128
-PLAN_WEIGHT: Final = 640
-PLANNED_WEIGHT: Final = 36
+_NODE_WEIGHT: Final = 240
+_ID_WEIGHT: Final = 128
+_PLAN_WEIGHT: Final = 640
+_PLANNED_WEIGHT: Final = 36
 
 # What a leaf is: how its bytes are read and written.
-NUMBER: Final = 0
-TEXT: Final = 1
-NUMBERS_ARRAY: Final = 2
-TEXT_ARRAY: Final = 3
-OTHER: Final = 4
+_NUMBER: Final = 0
+_TEXT: Final = 1
+_NUMBERS_ARRAY: Final = 2
+_TEXT_ARRAY: Final = 3
+_OTHER: Final = 4
 
 
 @final
-class Plan:
+class _Plan:
     """A structure laid out flat, depth first: what an update is decoded by.
 
     Of node i: `types[i]`, `nexts[i]` the number after its subtree, `first[i]` its first leaf slot.
@@ -108,9 +108,9 @@ class Plan:
         else:
             self.nodes.append(i)
             self.depths.append(depth)
-            kind = kind_of(type.code)
+            kind = _kind_of(type.code)
             self.kinds.append(kind)
-            self.packed.append(NUMBERS[SCALARS[type.code][3]] if kind == NUMBER else None)
+            self.packed.append(_NUMBERS[SCALARS[type.code][3]] if kind == _NUMBER else None)
         self.nexts[i] = len(self.types)
 
     @property
@@ -183,22 +183,22 @@ class Plan:
         """The leaves that an update with these bits carries."""
         found: list[int] = []
         stop = 0
-        for i in iterate(bits & self.mask):
+        for i in _iterate(bits & self.mask):
             if i >= stop:
                 stop = self.nexts[i]
                 found += self.nodes[self.first[i] : self.first[stop]]
         return found
 
 
-def kind_of(code: int) -> int:
-    """NUMBER, TEXT, ... for the code of a leaf."""
+def _kind_of(code: int) -> int:
+    """NUMBER, _TEXT, ... for the code of a leaf."""
     if code in (STRING, BOUNDED_STRING):
-        return TEXT
+        return _TEXT
     if code in SCALARS:
-        return NUMBER
+        return _NUMBER
     if code not in SCALAR_FORMS:
-        return OTHER
-    return TEXT_ARRAY if code & ~ARRAY_BITS == STRING else NUMBERS_ARRAY
+        return _OTHER
+    return _TEXT_ARRAY if code & ~ARRAY_BITS == STRING else _NUMBERS_ARRAY
 
 
 @final
@@ -234,7 +234,7 @@ class FieldDesc:
     text: int
     _names_: tuple[str, ...]
     _types_: tuple[FieldDesc, ...]
-    _made_: Plan | None
+    _made_: _Plan | None
     _hash_: int
 
     def __init__(self) -> None:
@@ -250,7 +250,7 @@ class FieldDesc:
             return spec
         if isinstance(spec, str):
             short = parse_short(spec)
-            return simple(*short) if short is not None else cls.parse(spec)
+            return _simple(*short) if short is not None else cls.parse(spec)
         if isinstance(spec, Mapping):
             return cls.structure("", spec)
         raise EncodeError(f"a type is a text, a FieldDesc or a mapping, not {spec!r}")
@@ -260,25 +260,25 @@ class FieldDesc:
         cls, id: str = "", members: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **fields: Any
     ) -> FieldDesc:
         """A structure; members from a mapping or pairs of name and type (as `of` takes them), then keywords."""
-        return built(STRUCTURE, id, members, fields)
+        return _built(STRUCTURE, id, members, fields)
 
     @classmethod
     def union(
         cls, id: str = "", members: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **fields: Any
     ) -> FieldDesc:
         """A union; members as for `structure`."""
-        return built(UNION, id, members, fields)
+        return _built(UNION, id, members, fields)
 
     @classmethod
     def parse(cls, text: str) -> FieldDesc:
         """Read a type printed by pvxs, by pvinfo or by `format("short")`. Raises EncodeError with line and column."""
-        return from_tree(parse(text))
+        return _from_tree(parse(text))
 
     @classmethod
     def from_bytes(cls, data: Any, byteorder: str = "little") -> FieldDesc:
         """Decode one type description without ids that fills `data`; it may be as large as the program can make one."""
-        r = Reader(data, 0, None, byteorder, limits=ANY_SIZE)
-        made = read_desc(r, TypeIds(), 0)
+        r = Reader(data, 0, None, byteorder, limits=_ANY_SIZE)
+        made = _read_desc(r, _TypeIds(), 0)
         if made is None:
             raise DecodeError("null type where a type is needed", 0)
         if r.left:
@@ -288,17 +288,17 @@ class FieldDesc:
     def to_bytes(self, byteorder: str = "little") -> bytes:
         """The wire form, without ids."""
         w = Writer(byteorder)
-        write_desc(self, w)
+        _write_desc(self, w)
         return w.take()
 
     def array(self) -> FieldDesc:
         """The variable-size array of this type. Raises EncodeError for an array or a bounded string."""
         if self.code == STRUCTURE or self.code == UNION:
-            return array_of(self)
+            return _array_of(self)
         if self.code == ANY:
-            return simple(ANY_ARRAY, 0)
+            return _simple(ANY_ARRAY, 0)
         if self.code in SCALARS:
-            return simple(self.code | VARIABLE, 0)
+            return _simple(self.code | VARIABLE, 0)
         raise EncodeError(f"there are no arrays of {self.format('short')}")
 
     def format(self, style: str = "pvxs") -> str:
@@ -311,10 +311,10 @@ class FieldDesc:
             return format_short(self)
         raise ValueError(f"style must be 'pvxs', 'pvinfo' or 'short', not {style!r}")
 
-    def _plan_(self) -> Plan:
+    def _plan_(self) -> _Plan:
         plan = self._made_
         if plan is None:
-            plan = Plan(self)
+            plan = _Plan(self)
             object.__setattr__(self, "_made_", plan)
         return plan
 
@@ -468,7 +468,7 @@ FieldDesc.__module__ = "pvafast"
 )
 
 
-def make(
+def _make(
     code: int,
     bound: int = 0,
     id: str = "",
@@ -512,40 +512,42 @@ def make(
 # One FieldDesc for each scalar, scalar array and any type; the elements of scalar arrays are these, too.
 _SIMPLE: Final[dict[int, FieldDesc]] = {}
 for _code in sorted(SCALARS) + [ANY]:
-    _SIMPLE[_code] = make(_code)
+    _SIMPLE[_code] = _make(_code)
 for _code in sorted(SCALARS):
-    _SIMPLE[_code | VARIABLE] = make(_code | VARIABLE, element=_SIMPLE[_code])
-_SIMPLE[ANY_ARRAY] = make(ANY_ARRAY, element=_SIMPLE[ANY])
+    _SIMPLE[_code | VARIABLE] = _make(_code | VARIABLE, element=_SIMPLE[_code])
+_SIMPLE[ANY_ARRAY] = _make(ANY_ARRAY, element=_SIMPLE[ANY])
 
 # What a type made by the program may be; its description is still held to the memory that its bytes allow.
-ANY_SIZE: Final = Limits(depth=MAX_HEIGHT, type_nodes=MAX_COUNT)
+_ANY_SIZE: Final = Limits(depth=_MAX_HEIGHT, type_nodes=_MAX_COUNT)
 
 
-def simple(code: int, bound: int) -> FieldDesc:
+def _simple(code: int, bound: int) -> FieldDesc:
     """The type of a scalar, scalar array, bounded string or any code."""
     if not bound and code in _SIMPLE:
         return _SIMPLE[code]
     if not 0 <= bound < 1 << 32:
         raise EncodeError(f"a bound lies in 0 to {(1 << 32) - 1}, not {bound}")
     element = None if code == BOUNDED_STRING else _SIMPLE[code & ~ARRAY_BITS]
-    return make(code, bound, element=element)
+    return _make(code, bound, element=element)
 
 
-def array_of(element: FieldDesc) -> FieldDesc:
+def _array_of(element: FieldDesc) -> FieldDesc:
     """The structure or union array with these elements."""
-    checked(element.count + 1, element.height + 1)
-    return make(STRUCTURE_ARRAY if element.code == STRUCTURE else UNION_ARRAY, id=element.id, element=element)
+    _checked(element.count + 1, element.height + 1)
+    return _make(
+        STRUCTURE_ARRAY if element.code == STRUCTURE else UNION_ARRAY, id=element.id, element=element
+    )
 
 
-def checked(count: int, height: int) -> None:
+def _checked(count: int, height: int) -> None:
     """Refuse types whose layout would not end."""
-    if count > MAX_COUNT:
-        raise EncodeError(f"a type of {count} nodes; the most is {MAX_COUNT}")
-    if height > MAX_HEIGHT:
-        raise EncodeError(f"a type nested {height} deep; the most is {MAX_HEIGHT}")
+    if count > _MAX_COUNT:
+        raise EncodeError(f"a type of {count} nodes; the most is {_MAX_COUNT}")
+    if height > _MAX_HEIGHT:
+        raise EncodeError(f"a type nested {height} deep; the most is {_MAX_HEIGHT}")
 
 
-def composite(code: int, id: str, names: tuple[str, ...], types: tuple[FieldDesc, ...]) -> FieldDesc:
+def _composite(code: int, id: str, names: tuple[str, ...], types: tuple[FieldDesc, ...]) -> FieldDesc:
     """A structure or union of checked parts."""
     if not isinstance(id, str):
         raise EncodeError(f"a type id is a str, not {id!r}")
@@ -556,32 +558,34 @@ def composite(code: int, id: str, names: tuple[str, ...], types: tuple[FieldDesc
         if name in seen:
             raise EncodeError(f"duplicate member name {name!r}")
         seen.add(name)
-    checked(1 + sum(type.count for type in types), 1 + max((type.height for type in types), default=0))
-    return make(code, 0, id, names, types)
+    _checked(1 + sum(type.count for type in types), 1 + max((type.height for type in types), default=0))
+    return _make(code, 0, id, names, types)
 
 
-def built(code: int, id: str, members: Any, fields: Mapping[str, Any]) -> FieldDesc:
+def _built(code: int, id: str, members: Any, fields: Mapping[str, Any]) -> FieldDesc:
     """A structure or union from what `FieldDesc.structure` takes."""
     pairs = list(members.items() if isinstance(members, Mapping) else members) + list(fields.items())
-    return composite(
+    return _composite(
         code, id, tuple(name for name, _ in pairs), tuple(FieldDesc.of(spec) for _, spec in pairs)
     )
 
 
-def from_tree(tree: Any) -> FieldDesc:
+def _from_tree(tree: Any) -> FieldDesc:
     """The type that the tree of a parsed text describes: (code, bound, id, ((name, tree), ...))."""
     code, bound, id, members = tree
     if code not in (STRUCTURE, UNION, STRUCTURE_ARRAY, UNION_ARRAY):
-        return simple(code, bound)
+        return _simple(code, bound)
     one = UNION if code in (UNION, UNION_ARRAY) else STRUCTURE
-    made = composite(one, id, tuple(name for name, _ in members), tuple(from_tree(sub) for _, sub in members))
-    return made if code == one else array_of(made)
+    made = _composite(
+        one, id, tuple(name for name, _ in members), tuple(_from_tree(sub) for _, sub in members)
+    )
+    return made if code == one else _array_of(made)
 
 
 # --- the wire form -------------------------------------------------------------------------------------------------
 
 
-class Cache:
+class _Cache:
     """Descriptors free of ids that came before, by their bytes: the same bytes give the identical FieldDesc.
 
     A description ends where its own bytes say, so one that starts with all the bytes of a known one is that one.
@@ -639,11 +643,11 @@ class Cache:
         self.known[prefix] = ((raw, type, weight), *self.known.get(prefix, ())[: self.PLACES - 1])
 
 
-CACHES: Final = (Cache(), Cache())  # little-endian, big-endian
+_CACHES: Final = (_Cache(), _Cache())  # little-endian, big-endian
 
 
 @final
-class TypeIds:
+class _TypeIds:
     """The types that one direction of a connection has numbered; the last definition of an id wins.
 
     broken: an error inside a type description may have hidden definitions.
@@ -666,30 +670,30 @@ class TypeIds:
         self.nodes = nodes
 
 
-def too_deep(pos: int, depth: int) -> LimitExceeded:
+def _too_deep(pos: int, depth: int) -> LimitExceeded:
     """The error for a type or value nested deeper than Limits.depth."""
     return LimitExceeded(f"nesting deeper than {depth}", pos, limit="depth")
 
 
-def too_many(pos: int, nodes: int) -> LimitExceeded:
+def _too_many(pos: int, nodes: int) -> LimitExceeded:
     """The error for a type of more nodes than Limits.type_nodes."""
     return LimitExceeded(f"type of more than {nodes} nodes", pos, limit="type_nodes")
 
 
-def too_heavy(pos: int) -> LimitExceeded:
+def _too_heavy(pos: int) -> LimitExceeded:
     """The error for bytes that make more objects than Limits.expansion allows."""
     return LimitExceeded("objects that weigh too much for the bytes of the message", pos, limit="expansion")
 
 
-def read_desc(r: Reader, ids: TypeIds, depth: int) -> FieldDesc | None:
+def _read_desc(r: Reader, ids: _TypeIds, depth: int) -> FieldDesc | None:
     """Read a type description; definitions in it are added to `ids`. None for the null type."""
-    cache = CACHES[r.big]
+    cache = _CACHES[r.big]
     start = r.pos
     if start < r.end and r.data[start] == STRUCTURE:
         known = cache.find(r, depth)
         if known is not None:
             return known
-    parser = DescParser(r, ids)
+    parser = _DescParser(r, ids)
     weight = r.weight
     try:
         made = parser.node(depth, True, True)
@@ -702,7 +706,7 @@ def read_desc(r: Reader, ids: TypeIds, depth: int) -> FieldDesc | None:
 
 
 @final
-class DescParser:
+class _DescParser:
     """Reads one type description, counting its nodes expanded.
 
     plain: neither ids nor anything that limits other than those of depth, nodes, names and weight could refuse.
@@ -710,7 +714,7 @@ class DescParser:
 
     __slots__ = ("count", "ids", "limits", "plain", "r")
 
-    def __init__(self, r: Reader, ids: TypeIds) -> None:
+    def __init__(self, r: Reader, ids: _TypeIds) -> None:
         self.r = r
         self.ids = ids
         self.limits = r.limits
@@ -721,10 +725,10 @@ class DescParser:
         """Count nodes against Limits.type_nodes, and weight against Limits.expansion."""
         self.count += nodes
         if self.count > self.limits.type_nodes:
-            raise too_many(pos, self.limits.type_nodes)
+            raise _too_many(pos, self.limits.type_nodes)
         self.r.weight -= weight
         if self.r.weight < 0:
-            raise too_heavy(pos)
+            raise _too_heavy(pos)
 
     def string(self) -> str:
         """An id or a name."""
@@ -737,25 +741,25 @@ class DescParser:
         r = self.r
         pos = r.pos
         if depth > self.limits.depth:
-            raise too_deep(pos, self.limits.depth)
+            raise _too_deep(pos, self.limits.depth)
         if pos >= r.end:
-            raise r.short("type code", 1)
+            raise r._short("type code", 1)
         code: int = r.data[pos]
         r.pos = pos + 1
         if code == STRUCTURE or code == UNION:
-            self.charge(1, NODE_WEIGHT, pos)
+            self.charge(1, _NODE_WEIGHT, pos)
             made = self.members(code, depth)
             if planned and code == STRUCTURE:
-                self.charge(0, PLAN_WEIGHT + PLANNED_WEIGHT * made.bits, pos)
+                self.charge(0, _PLAN_WEIGHT + _PLANNED_WEIGHT * made.bits, pos)
             return made
         if code in _SIMPLE:
-            self.charge(1, 0 if null_allowed else NODE_WEIGHT, pos)  # as a member it has a name
+            self.charge(1, 0 if null_allowed else _NODE_WEIGHT, pos)  # as a member it has a name
             return _SIMPLE[code]
         if code in SCALAR_FORMS or code == BOUNDED_STRING:
-            self.charge(1, NODE_WEIGHT, pos)
+            self.charge(1, _NODE_WEIGHT, pos)
             return self.bounded(code, pos)
         if code == STRUCTURE_ARRAY or code == UNION_ARRAY:
-            self.charge(1, NODE_WEIGHT, pos)
+            self.charge(1, _NODE_WEIGHT, pos)
             at = r.pos
             element = self.node(depth + 1, True)
             assert element is not None
@@ -763,7 +767,7 @@ class DescParser:
             if element.code != wanted:
                 name = "structure" if wanted == STRUCTURE else "union"
                 raise DecodeError(f"{name} array of something else (code 0x{element.code:02x})", at)
-            return make(code, id=element.id, element=element)
+            return _make(code, id=element.id, element=element)
         if code == ID_REFERENCE:
             self.plain = False
             number = self.number()
@@ -772,14 +776,14 @@ class DescParser:
                 raise DecodeError(f"unknown type id {number}", pos)
             self.charge(known.count, 0, pos)
             if known.height + depth > self.limits.depth:
-                raise too_deep(pos, self.limits.depth)
+                raise _too_deep(pos, self.limits.depth)
             return known
         if code == ID_DEFINITION:
             self.plain = False
-            self.charge(0, ID_WEIGHT, pos)
+            self.charge(0, _ID_WEIGHT, pos)
             numbers = [self.number()]
             while r.pos < r.end and r.data[r.pos] == ID_DEFINITION:
-                self.charge(0, ID_WEIGHT, r.pos)
+                self.charge(0, _ID_WEIGHT, r.pos)
                 r.pos += 1
                 numbers.append(self.number())
             defined = self.node(depth, True)
@@ -801,8 +805,8 @@ class DescParser:
         """The id of a definition or reference."""
         r = self.r
         if r.end - r.pos < 2:
-            raise r.short("type id", 2)
-        number: int = U16[r.big].unpack_from(r.data, r.pos)[0]
+            raise r._short("type id", 2)
+        number: int = _U16[r.big].unpack_from(r.data, r.pos)[0]
         r.pos += 2
         return number
 
@@ -817,7 +821,7 @@ class DescParser:
             limit, limit_name = self.limits.elements, "elements"
         if bound * item > limit:
             raise LimitExceeded(f"{short_name(code, bound)} in a type", pos, limit=limit_name)
-        return simple(code, bound)
+        return _simple(code, bound)
 
     def members(self, code: int, depth: int) -> FieldDesc:
         """The rest of a structure or union: its id and its members."""
@@ -830,7 +834,7 @@ class DescParser:
         if n * 2 > r.end - r.pos:
             raise DecodeError(f"{n} members need {2 * n} bytes, {r.end - r.pos} left", pos)
         if self.count + n > self.limits.type_nodes:
-            raise too_many(pos, self.limits.type_nodes)
+            raise _too_many(pos, self.limits.type_nodes)
         names: dict[str, None] = {}
         types: list[FieldDesc] = []
         for _ in range(n):
@@ -846,14 +850,14 @@ class DescParser:
                 raise
             assert member is not None
             types.append(member)
-        made = make(code, 0, id, tuple(names), tuple(types))
+        made = _make(code, 0, id, tuple(names), tuple(types))
         # A long name costs its bytes once on the wire, and here once in the dotted name of each node below it.
         if made.text > self.limits.string:
             raise LimitExceeded(f"dotted names of {made.text} characters", start, limit="string")
         return made
 
 
-def write_desc(type: FieldDesc, w: Writer, ids: dict[FieldDesc, int] | None = None) -> None:
+def _write_desc(type: FieldDesc, w: Writer, ids: dict[FieldDesc, int] | None = None) -> None:
     """Write a type description; with `ids`, number the types as pvAccessCPP does."""
     code = type.code
     if ids is not None and code not in SCALAR_FORMS and code != BOUNDED_STRING:
@@ -873,10 +877,10 @@ def write_desc(type: FieldDesc, w: Writer, ids: dict[FieldDesc, int] | None = No
         w.size(len(type._names_))
         for name, member in zip(type._names_, type._types_, strict=True):
             w.string(name)
-            write_desc(member, w, ids)
+            _write_desc(member, w, ids)
     elif code == STRUCTURE_ARRAY or code == UNION_ARRAY:
         assert type.element is not None
-        write_desc(type.element, w, ids)
+        _write_desc(type.element, w, ids)
     elif code == BOUNDED_STRING or (code in SCALAR_FORMS and code & ARRAY_BITS in (BOUNDED, FIXED)):
         w.size(type.bound)
 

@@ -25,29 +25,29 @@ from .._types import (
 )
 from .._valuetext import format_repr, format_tree
 from ..errors import DecodeError, EncodeError, LimitExceeded, RangeError
-from .array import EMPTY, read_numbers, read_strings, write_numbers, write_strings
-from .bitset import BitSet, from_int, iterate, read_bits, write_bits
-from .buffer import NUMBERS, Reader, Writer
+from .array import _EMPTY, _read_numbers, _read_strings, _write_numbers, _write_strings
+from .bitset import BitSet, _from_int, _iterate, _read_bits, _write_bits
+from .buffer import _NUMBERS, Reader, Writer
 from .introspection import (
-    NUMBER,
-    TEXT,
+    _NUMBER,
+    _TEXT,
     FieldDesc,
-    Plan,
-    TypeIds,
-    read_desc,
-    too_deep,
-    too_heavy,
-    write_desc,
+    _Plan,
+    _read_desc,
+    _too_deep,
+    _too_heavy,
+    _TypeIds,
+    _write_desc,
 )
 
 # What objects weigh in memory, charged against Limits.expansion: a Value; a UnionValue or AnyValue; what a leaf holds,
 # be it a number or a short string (the longer ones weigh what they do on the wire); what an array weighs on top of that;
 # a place in a list.
-VALUE_WEIGHT: Final = 144
-BOX_WEIGHT: Final = 64
-LEAF_WEIGHT: Final = 88
-ARRAY_WEIGHT: Final = 40
-PLACE_WEIGHT: Final = 16
+_VALUE_WEIGHT: Final = 144
+_BOX_WEIGHT: Final = 64
+_LEAF_WEIGHT: Final = 88
+_ARRAY_WEIGHT: Final = 40
+_PLACE_WEIGHT: Final = 16
 
 
 @final
@@ -95,7 +95,7 @@ class Value:
     @property
     def changed(self) -> BitSet:
         """The bits of the nodes marked changed; of a decoded update, those received that lie in the structure."""
-        return from_int(_bits(self))
+        return _from_int(_bits(self))
 
     def changed_names(self) -> list[str]:
         """The dotted names of the leaves that the changed bits stand for, depth first."""
@@ -198,8 +198,8 @@ class Value:
             theirs = other._slots_[other._first_ + slot]
             if mine is not theirs:
                 type = types[i]
-                mine = zero(type) if mine is None else mine
-                theirs = zero(type) if theirs is None else theirs
+                mine = _zero(type) if mine is None else mine
+                theirs = _zero(type) if theirs is None else theirs
                 if not _same(mine, theirs):
                     return False
         return True
@@ -224,7 +224,7 @@ class Value:
     def __reduce__(self) -> tuple[object, ...]:
         count = len(self._fd_._plan_().nodes)
         slots = self._slots_[self._first_ : self._first_ + count]
-        return Value, (self._fd_,), (slots, list(iterate(_bits(self))))
+        return Value, (self._fd_,), (slots, list(_iterate(_bits(self))))
 
     def __setstate__(self, state: tuple[list[Any], list[int]], /) -> None:
         slots, bits = state
@@ -232,8 +232,8 @@ class Value:
             raise ValueError("the state is not of this type")
         types, nodes = self._fd_._plan_().types, self._fd_._plan_().nodes
         for slot, leaf in enumerate(slots):
-            self._slots_[slot] = None if leaf is None else coercion.leaf(types[nodes[slot]], leaf)
-        _set_bits(self, from_ints(bits) & self._fd_._plan_().mask)
+            self._slots_[slot] = None if leaf is None else _coercion.leaf(types[nodes[slot]], leaf)
+        _set_bits(self, _from_ints(bits) & self._fd_._plan_().mask)
 
 
 # Value.__setattr__ sets fields: its own slots are set through these.
@@ -289,7 +289,7 @@ class AnyValue:
     def __init__(self, type: FieldDesc | str | Mapping[str, Any], value: Any) -> None:
         fd = FieldDesc.of(type)
         object.__setattr__(self, "type", fd)
-        object.__setattr__(self, "value", coercion.leaf(fd, value))
+        object.__setattr__(self, "value", _coercion.leaf(fd, value))
 
     def __setattr__(self, name: str, value: object, /) -> None:
         raise AttributeError("AnyValue is frozen")
@@ -314,10 +314,10 @@ class AnyValue:
 for _class in (Value, UnionValue, AnyValue):
     _class.__module__ = "pvafast"
 
-coercion: Final = Coercion(FieldDesc, Value, UnionValue, AnyValue)
+_coercion: Final = Coercion(FieldDesc, Value, UnionValue, AnyValue)
 
 
-def from_ints(bits: list[int]) -> int:
+def _from_ints(bits: list[int]) -> int:
     """The int that has these bits."""
     return BitSet(bits)._bits_
 
@@ -361,18 +361,18 @@ def _bits(v: Value) -> int:
     return bits
 
 
-def zero(type: FieldDesc) -> Any:
+def _zero(type: FieldDesc) -> Any:
     """What a leaf reads as before it is set."""
     code = type.code
     if code in SCALARS:
-        return "" if code == STRING else NUMBERS[SCALARS[code][3]][0].unpack(bytes(SCALARS[code][4]))[0]
+        return "" if code == STRING else _NUMBERS[SCALARS[code][3]][0].unpack(bytes(SCALARS[code][4]))[0]
     if code in SCALAR_FORMS:
         element = code & ~ARRAY_BITS
         n = type.bound if code & ARRAY_BITS == FIXED else 0
         if element == STRING:
             return [""] * n
         if not n:
-            return EMPTY[element]
+            return _EMPTY[element]
         made = np.zeros(n, type.dtype)
         made.flags.writeable = False
         return made
@@ -389,15 +389,15 @@ def _get(v: Value, i: int) -> Any:
     if type.code == STRUCTURE:
         return _view(v, type, i) if i else v
     leaf = v._slots_[v._first_ + plan.first[i]]
-    return zero(type) if leaf is None else leaf
+    return _zero(type) if leaf is None else leaf
 
 
-def _assign(v: Value, plan: Plan, i: int, obj: Any) -> None:
+def _assign(v: Value, plan: _Plan, i: int, obj: Any) -> None:
     """Set node i of v, and mark what was given."""
     type = plan.types[i]
     root = v._root_ or v
     if type.code != STRUCTURE:
-        v._slots_[v._first_ + plan.first[i]] = coercion.leaf(type, obj)
+        v._slots_[v._first_ + plan.first[i]] = _coercion.leaf(type, obj)
         _set_bits(root, root._bits_ | 1 << (v._node_ + i))
         return
     target = _view(v, type, i) if i else v
@@ -484,27 +484,27 @@ def _charge(r: Reader, nodes: int, weight: int, pos: int) -> None:
         raise LimitExceeded(f"more than {r.limits.value_nodes} nodes in a message", pos, limit="value_nodes")
     r.weight -= weight
     if r.weight < 0:
-        raise too_heavy(pos)
+        raise _too_heavy(pos)
 
 
-def read_full(fd: FieldDesc, r: Reader, ids: TypeIds, depth: int = 0) -> Any:
+def _read_full(fd: FieldDesc, r: Reader, ids: _TypeIds, depth: int = 0) -> Any:
     """Read a full value of any type; `depth` is how deep it lies."""
     if fd.code != STRUCTURE:
-        _charge(r, 1, LEAF_WEIGHT, r.pos)
+        _charge(r, 1, _LEAF_WEIGHT, r.pos)
         return _read_leaf(fd, r, ids, depth)
     plan = fd._plan_()
     count = len(plan.nodes)
-    _charge(r, count + 1, VALUE_WEIGHT + LEAF_WEIGHT * count, r.pos)
+    _charge(r, count + 1, _VALUE_WEIGHT + _LEAF_WEIGHT * count, r.pos)
     slots: list[Any] = [None] * count
     _read_leaves(plan, 0, count, slots, r, ids, depth)
     return _made(fd, slots, 0)
 
 
-def read_update(fd: FieldDesc, r: Reader, ids: TypeIds, base: Value | None) -> Value:
+def _read_update(fd: FieldDesc, r: Reader, ids: _TypeIds, base: Value | None) -> Value:
     """Read a BitSet and the data of the nodes in it; other fields are those of base."""
     plan = fd._plan_()
     try:
-        bits = read_bits(r) & plan.mask
+        bits = _read_bits(r) & plan.mask
     except DecodeError as error:
         error.within("changed")
         raise
@@ -519,14 +519,14 @@ def read_update(fd: FieldDesc, r: Reader, ids: TypeIds, base: Value | None) -> V
         i = (todo & -todo).bit_length() - 1
         stop = nexts[i]
         leaves = first[stop] - first[i]
-        _charge(r, leaves, LEAF_WEIGHT * leaves, r.pos)
+        _charge(r, leaves, _LEAF_WEIGHT * leaves, r.pos)
         _read_leaves(plan, first[i], first[stop], slots, r, ids, 0)
         todo = todo >> stop << stop
     return _made(fd, slots, bits)
 
 
 def _read_leaves(
-    plan: Plan, slot: int, stop: int, slots: list[Any], r: Reader, ids: TypeIds, depth: int
+    plan: _Plan, slot: int, stop: int, slots: list[Any], r: Reader, ids: _TypeIds, depth: int
 ) -> None:
     """Read the leaves slot to stop of a structure."""
     data, end, big = r.data, r.end, r.big
@@ -535,11 +535,11 @@ def _read_leaves(
     try:
         while slot < stop:
             kind = kinds[slot]
-            if kind == NUMBER:
+            if kind == _NUMBER:
                 form = packed[slot][big]  # type: ignore[index]
                 if form.size > end - pos:
                     r.pos = pos
-                    raise r.short(SCALARS[plan.types[nodes[slot]].code][0], form.size)
+                    raise r._short(SCALARS[plan.types[nodes[slot]].code][0], form.size)
                 slots[slot] = form.unpack_from(data, pos)[0]
                 pos += form.size
             else:
@@ -554,7 +554,7 @@ def _read_leaves(
     r.pos = pos
 
 
-def _read_leaf(fd: FieldDesc, r: Reader, ids: TypeIds, depth: int) -> Any:
+def _read_leaf(fd: FieldDesc, r: Reader, ids: _TypeIds, depth: int) -> Any:
     """Read a leaf of any type, at this depth."""
     code = fd.code
     if code == STRING:
@@ -566,7 +566,7 @@ def _read_leaf(fd: FieldDesc, r: Reader, ids: TypeIds, depth: int) -> Any:
     if code == UNION:
         return _read_union(fd, r, ids, depth)
     if code == ANY:
-        return read_any(r, ids, depth)
+        return _read_any(r, ids, depth)
     if code == BOUNDED_STRING:
         pos = r.pos
         text = r.string()
@@ -587,14 +587,14 @@ def _read_array(code: int, bound: int, r: Reader) -> Any:
         if form == BOUNDED and n > bound:
             raise DecodeError(f"array of {n} {SCALARS[element][0]} over its bound of {bound}", pos)
     if element == STRING:
-        made = read_strings(r, n)
-        _charge(r, 0, ARRAY_WEIGHT + LEAF_WEIGHT * n if n else 0, pos)
+        made = _read_strings(r, n)
+        _charge(r, 0, _ARRAY_WEIGHT + _LEAF_WEIGHT * n if n else 0, pos)
         return made
-    _charge(r, 0, ARRAY_WEIGHT if n else 0, pos)
-    return read_numbers(r, element, n)
+    _charge(r, 0, _ARRAY_WEIGHT if n else 0, pos)
+    return _read_numbers(r, element, n)
 
 
-def _read_union(fd: FieldDesc, r: Reader, ids: TypeIds, depth: int) -> UnionValue | None:
+def _read_union(fd: FieldDesc, r: Reader, ids: _TypeIds, depth: int) -> UnionValue | None:
     pos = r.pos
     selector = r.nullable_size()
     if selector is None:
@@ -602,55 +602,55 @@ def _read_union(fd: FieldDesc, r: Reader, ids: TypeIds, depth: int) -> UnionValu
     if selector >= len(fd._names_):
         raise DecodeError(f"union selector {selector} of {len(fd._names_)} members", pos)
     name = fd._names_[selector]
-    _charge(r, 1, BOX_WEIGHT, pos)
+    _charge(r, 1, _BOX_WEIGHT, pos)
     try:
-        return _union(name, read_full(fd._types_[selector], r, ids, depth + 1))
+        return _union(name, _read_full(fd._types_[selector], r, ids, depth + 1))
     except DecodeError as error:
         error.within(name)
         raise
 
 
-def read_any(r: Reader, ids: TypeIds, depth: int) -> AnyValue | None:
+def _read_any(r: Reader, ids: _TypeIds, depth: int) -> AnyValue | None:
     """Read a type description and a full value of it."""
     pos = r.pos
     if depth >= r.limits.depth:
-        raise too_deep(pos, r.limits.depth)
-    fd = read_desc(r, ids, depth + 1)
+        raise _too_deep(pos, r.limits.depth)
+    fd = _read_desc(r, ids, depth + 1)
     if fd is None:
         return None
-    _charge(r, 1, BOX_WEIGHT, pos)
-    return _any(fd, read_full(fd, r, ids, depth + 1))
+    _charge(r, 1, _BOX_WEIGHT, pos)
+    return _any(fd, _read_full(fd, r, ids, depth + 1))
 
 
-def _read_elements(fd: FieldDesc, r: Reader, ids: TypeIds, depth: int) -> list[Any]:
+def _read_elements(fd: FieldDesc, r: Reader, ids: _TypeIds, depth: int) -> list[Any]:
     """A structure, union or any array."""
     pos = r.pos
     n = r.size()
     code = fd.code
     name = "structure" if code == STRUCTURE_ARRAY else "union" if code == UNION_ARRAY else "any"
     if n > r.end - r.pos:
-        raise r.short(f"array of {n} {name}", n)
+        raise r._short(f"array of {n} {name}", n)
     if n > r.limits.elements:
         raise LimitExceeded(f"array of {n} {name}", pos, limit="elements")
     element = fd.element
     assert element is not None
-    _charge(r, 0, ARRAY_WEIGHT + PLACE_WEIGHT * n if n else 0, pos)
+    _charge(r, 0, _ARRAY_WEIGHT + _PLACE_WEIGHT * n if n else 0, pos)
     data = r.data
     found: list[Any] = []
     for i in range(n):
         try:
             if r.pos >= r.end:
-                raise r.short("presence byte", 1)
+                raise r._short("presence byte", 1)
             present = data[r.pos]
             r.pos += 1
             if not present:
                 found.append(None)
             elif code == STRUCTURE_ARRAY:
-                found.append(read_full(element, r, ids, depth + 1))
+                found.append(_read_full(element, r, ids, depth + 1))
             elif code == UNION_ARRAY:
                 found.append(_read_union(element, r, ids, depth + 1))
             else:
-                found.append(read_any(r, ids, depth))
+                found.append(_read_any(r, ids, depth))
         except DecodeError as error:
             error.within(f"[{i}]")
             raise
@@ -660,22 +660,22 @@ def _read_elements(fd: FieldDesc, r: Reader, ids: TypeIds, depth: int) -> list[A
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-def write_full(fd: FieldDesc, leaf: Any, w: Writer, ids: dict[FieldDesc, int] | None) -> None:
+def _write_full(fd: FieldDesc, leaf: Any, w: Writer, ids: dict[FieldDesc, int] | None) -> None:
     """Write a full value of any type; `leaf` is what a Value holds for it."""
     if fd.code == STRUCTURE:
         if not isinstance(leaf, Value) or leaf._fd_ != fd:
-            leaf = coercion.structure(fd, leaf)
+            leaf = _coercion.structure(fd, leaf)
         plan = fd._plan_()
         _write_leaves(plan, 0, len(plan.nodes), leaf, w, ids)
     else:
         _write_leaf(fd, leaf, w, ids)
 
 
-def write_update(v: Value, w: Writer, ids: dict[FieldDesc, int] | None) -> None:
+def _write_update(v: Value, w: Writer, ids: dict[FieldDesc, int] | None) -> None:
     """Write the changed bits of v, then the data that they stand for."""
     plan = v._fd_._plan_()
     bits = _bits(v)
-    write_bits(bits, w)
+    _write_bits(bits, w)
     while bits:
         i = (bits & -bits).bit_length() - 1
         stop = plan.nexts[i]
@@ -684,7 +684,7 @@ def write_update(v: Value, w: Writer, ids: dict[FieldDesc, int] | None) -> None:
 
 
 def _write_leaves(
-    plan: Plan, slot: int, stop: int, v: Value, w: Writer, ids: dict[FieldDesc, int] | None
+    plan: _Plan, slot: int, stop: int, v: Value, w: Writer, ids: dict[FieldDesc, int] | None
 ) -> None:
     slots, offset = v._slots_, v._first_
     big = w.big
@@ -692,12 +692,12 @@ def _write_leaves(
         i = plan.nodes[slot]
         leaf = slots[offset + slot]
         try:
-            if plan.kinds[slot] == NUMBER:
+            if plan.kinds[slot] == _NUMBER:
                 w._tail += plan.packed[slot][big].pack(0 if leaf is None else leaf)  # type: ignore[index]
-            elif plan.kinds[slot] == TEXT:
+            elif plan.kinds[slot] == _TEXT:
                 w.string(leaf or "")
             else:
-                _write_leaf(plan.types[i], zero(plan.types[i]) if leaf is None else leaf, w, ids)
+                _write_leaf(plan.types[i], _zero(plan.types[i]) if leaf is None else leaf, w, ids)
         except EncodeError as error:
             if name := plan.name(i):
                 error.within(name)
@@ -715,13 +715,13 @@ def _write_leaf(fd: FieldDesc, leaf: Any, w: Writer, ids: dict[FieldDesc, int] |
         if code & ARRAY_BITS != FIXED:
             _count(w, len(leaf))
         if code & ~ARRAY_BITS == STRING:
-            write_strings(w, leaf)
+            _write_strings(w, leaf)
         else:
-            write_numbers(w, leaf)
+            _write_numbers(w, leaf)
     elif code == UNION:
         _write_union(fd, leaf, w, ids)
     elif code == ANY:
-        write_any(leaf, w, ids)
+        _write_any(leaf, w, ids)
     else:
         _write_elements(fd, leaf, w, ids)
 
@@ -736,28 +736,28 @@ def _write_union(fd: FieldDesc, leaf: Any, w: Writer, ids: dict[FieldDesc, int] 
     if leaf is None:
         w.size(None)
         return
-    leaf = coercion.union(fd, leaf) if not isinstance(leaf, UnionValue) else leaf
+    leaf = _coercion.union(fd, leaf) if not isinstance(leaf, UnionValue) else leaf
     if leaf.name not in fd._names_:
         raise EncodeError(f"union has no member {leaf.name!r}")
     selector = fd._names_.index(leaf.name)
     w.size(selector)
     type = fd._types_[selector]
     try:
-        write_full(type, coercion.leaf(type, leaf.value), w, ids)
+        _write_full(type, _coercion.leaf(type, leaf.value), w, ids)
     except EncodeError as error:
         error.within(leaf.name)
         raise
 
 
-def write_any(leaf: AnyValue | None, w: Writer, ids: dict[FieldDesc, int] | None) -> None:
+def _write_any(leaf: AnyValue | None, w: Writer, ids: dict[FieldDesc, int] | None) -> None:
     """Write a type description and a full value of it."""
     if leaf is None:
         w.u8(0xFF)
         return
     if not isinstance(leaf, AnyValue):
         raise EncodeError(f"AnyValue or None expected, {leaf.__class__.__name__} found")
-    write_desc(leaf.type, w, ids)
-    write_full(leaf.type, leaf.value, w, ids)
+    _write_desc(leaf.type, w, ids)
+    _write_full(leaf.type, leaf.value, w, ids)
 
 
 def _write_elements(fd: FieldDesc, leaf: Any, w: Writer, ids: dict[FieldDesc, int] | None) -> None:
@@ -771,11 +771,11 @@ def _write_elements(fd: FieldDesc, leaf: Any, w: Writer, ids: dict[FieldDesc, in
         w.u8(1)
         try:
             if code == STRUCTURE_ARRAY:
-                write_full(element, item, w, ids)
+                _write_full(element, item, w, ids)
             elif code == UNION_ARRAY:
                 _write_union(element, item, w, ids)
             else:
-                write_any(item, w, ids)
+                _write_any(item, w, ids)
         except EncodeError as error:
             error.within(f"[{i}]")
             raise
