@@ -1,6 +1,5 @@
 """Scalar and string arrays <-> numpy: views of the received bytes where the byte order is the host's, one copy otherwise."""
 
-cimport cython
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
@@ -8,13 +7,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from .buffer cimport (
-    HOST_IS_BIG,
     OWN_BUFFER,
-    Caps,
     Cursor,
-    Reader,
     Writer,
-    blame,
     left,
     put_bytes,
     raise_limit,

@@ -14,15 +14,12 @@ from .buffer cimport (
     Writer,
     bits64,
     ctz64,
-    is_big,
     left,
     load_caps,
-    owner_of,
     put_bytes,
     put_size,
     raise_short,
     read_size,
-    start_cursor,
     swap64,
 )
 

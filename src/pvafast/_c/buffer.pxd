@@ -69,7 +69,6 @@ cdef bint is_big(object byteorder) except -1
 cdef int raise_short(const Cursor* c, object what, size_t n) except -1
 cdef int raise_at(const Cursor* c, const uint8_t* pos, object reason) except -1
 cdef int raise_limit(const Cursor* c, const uint8_t* pos, object reason, object limit) except -1
-cdef int blame(object name) except -1
 cdef PyObject* read_string(Cursor* c) except NULL
 
 cdef inline size_t left(const Cursor* c) noexcept nogil:

@@ -17,9 +17,6 @@ cdef extern from "Python.h":
     PyObject* PyUnicode_DecodeUTF8(const char*, Py_ssize_t, const char*) noexcept
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) noexcept
     void PyErr_Clear() noexcept
-    void PyErr_Fetch(PyObject**, PyObject**, PyObject**) noexcept
-    void PyErr_NormalizeException(PyObject**, PyObject**, PyObject**) noexcept
-    void PyErr_Restore(PyObject*, PyObject*, PyObject*) noexcept
 
 cdef object DEFAULT_LIMITS = Limits()
 # What decoding may weigh beyond `Limits.expansion` times the bytes of the message: 1 MiB, less what one message always takes.
@@ -102,19 +99,6 @@ cdef int raise_short(const Cursor* c, object what, size_t n) except -1:
 
 cdef int raise_limit(const Cursor* c, const uint8_t* pos, object reason, object limit) except -1:
     raise LimitExceeded(reason, <Py_ssize_t>(pos - c.base), limit=limit)
-
-
-cdef int blame(object name) except -1:
-    """Put a name in front of the path of the error that is being raised; always returns -1."""
-    cdef PyObject* type = NULL
-    cdef PyObject* error = NULL
-    cdef PyObject* trace = NULL
-    PyErr_Fetch(&type, &error, &trace)
-    PyErr_NormalizeException(&type, &error, &trace)
-    if error != NULL and isinstance(<object>error, (DecodeError, EncodeError)):
-        (<object>error).within(name)
-    PyErr_Restore(type, error, trace)
-    return -1
 
 
 cdef PyObject* read_string(Cursor* c) except NULL:

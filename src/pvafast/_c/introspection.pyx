@@ -12,7 +12,6 @@ from .buffer cimport (
     Cursor,
     Reader,
     Writer,
-    blame,
     ctz64,
     get16,
     left,
@@ -31,7 +30,7 @@ from types import MappingProxyType
 
 from .._types import DTYPES, SCALAR_FORMS, SCALARS, parse_short, short_name
 from .._typetext import format_pvinfo, format_pvxs, format_short, parse
-from ..errors import DecodeError, EncodeError, LimitExceeded
+from ..errors import DecodeError, EncodeError
 from ..limits import Limits
 
 cdef extern from "Python.h":

@@ -20,7 +20,6 @@ from .bitset cimport BitSet, from_words, read_words, write_words
 from .buffer cimport (
     Cursor,
     Writer,
-    blame,
     ctz64,
     get16,
     get32,
@@ -60,7 +59,6 @@ from .introspection cimport (
     Plan,
     _TypeIds,
     by_member,
-    by_name,
     index_of,
     name_of,
     plan_of,
@@ -496,7 +494,6 @@ cdef int set_bit(Value v, size_t i) except -1:
 cdef BitSet changed_of(Value v):
     """The changed bits in the numbering of v."""
     cdef Value root
-    cdef BitSet made
     cdef size_t i, k
     typed(v)
     if v.owner is None:
@@ -646,7 +643,6 @@ cdef object copied(object leaf):
 
 cdef bint same(object a, object b) except -1:
     """Equality of leaves: of type, and of floats bit by bit."""
-    cdef Py_ssize_t i
     if isinstance(a, float):
         return isinstance(b, float) and pack("<d", a) == pack("<d", b)
     if isinstance(a, np.ndarray):
