@@ -86,7 +86,10 @@ cdef class FieldDesc:
     """
 
     def __cinit__(self):
+        # A bool, so that nothing else can be made of one that is not filled.
         self.plan = NULL
+        self.bits = 1
+        self.count = 1
         self.hashed = -1
         self.id = ""
         self.member_names = ()

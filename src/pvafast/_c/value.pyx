@@ -100,7 +100,8 @@ cdef extern from "Python.h":
     void Py_XINCREF(PyObject*) noexcept
     void Py_DECREF(PyObject*) noexcept
     void Py_XDECREF(PyObject*) noexcept
-    void Py_CLEAR(PyObject*) noexcept
+    int Py_EnterRecursiveCall(const char*) except -1
+    void Py_LeaveRecursiveCall() noexcept
     PyObject* Py_True
     PyObject* Py_False
 
@@ -622,7 +623,7 @@ cdef object plain(object leaf):
         return [plain(item) for item in leaf]
     if isinstance(leaf, UnionValue):
         return union_of((<UnionValue>leaf).name, plain((<UnionValue>leaf).value))
-    if isinstance(leaf, AnyValue) and not IS_FORM[(<AnyValue>leaf).type.code]:
+    if isinstance(leaf, AnyValue) and (<AnyValue>leaf).type is not None and not IS_FORM[(<AnyValue>leaf).type.code]:
         return any_of((<AnyValue>leaf).type, plain((<AnyValue>leaf).value))
     return leaf
 
@@ -940,11 +941,16 @@ cdef PyObject* read_elements(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth
 
 cdef int write_full(FieldDesc fd, object leaf, Writer w, dict ids) except -1:
     """Write a full value of any type; `leaf` is what a Value holds for it."""
-    if fd.code != STRUCTURE:
-        return write_leaf(fd, leaf, w, ids)
-    if not isinstance(leaf, Value) or not same_type(typed(<Value>leaf), fd):
-        leaf = coercion.structure(fd, leaf)
-    return write_leaves(<Value>leaf, 0, (<Value>leaf).plan.leaves, w, ids)
+    # A program can put any into any without end.
+    Py_EnterRecursiveCall(" while a value was encoded")
+    try:
+        if fd.code != STRUCTURE:
+            return write_leaf(fd, leaf, w, ids)
+        if not isinstance(leaf, Value) or not same_type(typed(<Value>leaf), fd):
+            leaf = coercion.structure(fd, leaf)
+        return write_leaves(<Value>leaf, 0, (<Value>leaf).plan.leaves, w, ids)
+    finally:
+        Py_LeaveRecursiveCall()
 
 
 cdef int write_update(Value v, Writer w, dict ids) except -1:
