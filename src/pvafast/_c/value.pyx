@@ -100,7 +100,6 @@ cdef extern from "Python.h":
     void Py_XINCREF(PyObject*) noexcept
     void Py_DECREF(PyObject*) noexcept
     void Py_XDECREF(PyObject*) noexcept
-    int Py_EnterRecursiveCall(const char*) except -1
     void Py_LeaveRecursiveCall() noexcept
     PyObject* Py_True
     PyObject* Py_False
@@ -109,7 +108,11 @@ cdef extern from *:
     """
     static CYTHON_INLINE PyObject* pva_take(PyObject* o) { return o; }
     static CYTHON_INLINE PyObject* pva_give(PyObject* o) { Py_INCREF(o); return o; }
+    static CYTHON_INLINE int pva_deeper(void) {
+        return Py_EnterRecursiveCall(" while a value was encoded") ? -1 : 0;
+    }
     """
+    int enter_recursive_call "pva_deeper"() except -1
     object take "pva_take"(PyObject*)  # a new reference becomes an object
     PyObject* give "pva_give"(object) noexcept  # an object becomes a new reference
 
@@ -942,7 +945,7 @@ cdef PyObject* read_elements(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth
 cdef int write_full(FieldDesc fd, object leaf, Writer w, dict ids) except -1:
     """Write a full value of any type; `leaf` is what a Value holds for it."""
     # A program can put any into any without end.
-    Py_EnterRecursiveCall(" while a value was encoded")
+    enter_recursive_call()
     try:
         if fd.code != STRUCTURE:
             return write_leaf(fd, leaf, w, ids)
