@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "pvafast"
-WORDS = ("buffer", "bitset", "introspection", "array", "value", "codec", "framing")
+WORDS = ("buffer", "bitset", "introspection", "array", "value", "codec", "framing", "columns")
 # A room may import from the rooms to its left. In each twin the words stand in order, where _py is named.
 ORDER = (
-    *("errors", "limits", "_version", "_types", "_typetext", "_valuetext", "_coerce", "_py", "_backend"),
+    *("errors", "limits", "_version", "_types", "_typetext", "_valuetext", "_coerce", "_columntext"),
+    *("_py", "_backend"),
     *("messages", "request", "normative", "ndarray", "connection"),
     *(("client", "server", "capture"), "cli", "__main__"),
 )
@@ -21,7 +22,7 @@ RANK = {
     room: rank for rank, rooms in enumerate(ORDER) for room in ([rooms] if isinstance(rooms, str) else rooms)
 }
 TWINS = ("_py", "_c")
-SHARED = ("_typetext", "_valuetext", "_coerce")  # one text for both twins, on their types
+SHARED = ("_typetext", "_valuetext", "_coerce", "_columntext")  # one text for both twins, on their types
 
 
 def python_imports(text: str, package: str) -> Iterator[tuple[str, bool]]:

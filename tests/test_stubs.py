@@ -54,6 +54,8 @@ CONSTRUCTORS: dict[str, dict[str, Any]] = {
     "value.UnionValue": {"name": "x", "value": 1},
     "value.AnyValue": {"type": "double", "value": 1.5},
     "codec.Codec": {"limits": Limits(depth=3), "ids": "pvaccess"},
+    # A codec is of one twin: None, the default, stands for it.
+    "columns.Columns": {"type": {"a": "double", "b": "int8"}, "fields": ["b"], "codec": None},
     "framing.Framer": {"limits": Limits(depth=3), "from_server": True},
     "framing.Message": {
         "version": 1,
@@ -71,6 +73,7 @@ READ = {
     "buffer.Reader": ("pos", "end", "byteorder", "left", "limits"),
     "buffer.Writer": ("byteorder",),
     "codec.Codec": ("limits", "ids"),
+    "columns.Columns": ("fields",),
     "framing.Framer": ("offset", "pending"),
     "framing.Message": tuple(CONSTRUCTORS["framing.Message"]),
 }

@@ -24,12 +24,14 @@ Value = _backend.value.Value
 UnionValue = _backend.value.UnionValue
 AnyValue = _backend.value.AnyValue
 Codec = _backend.codec.Codec
+Columns = _backend.columns.Columns
 
 __all__ = [
     "BACKEND",
     "AnyValue",
     "BitSet",
     "Codec",
+    "Columns",
     "DecodeError",
     "EncodeError",
     "FieldDesc",

@@ -11,6 +11,8 @@ cdef class BitSet:
 
 cdef BitSet from_words(const uint64_t* words, size_t count)
 cdef BitSet read_bitset(Cursor* c)
+# As read_words; False, and nothing read, where that would raise.
+cdef bint quick_words(Cursor* c, uint64_t* words, size_t count) noexcept nogil
 # The first `count` words of a set on the wire; bits beyond them are left out.
 cdef int read_words(Cursor* c, uint64_t* words, size_t count) except -1
 cdef int write_words(Writer w, const uint64_t* words, size_t count) except -1

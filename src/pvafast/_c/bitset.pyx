@@ -14,6 +14,7 @@ from .buffer cimport (
     Writer,
     bits64,
     ctz64,
+    get32,
     left,
     load_caps,
     put_bytes,
@@ -68,10 +69,21 @@ cdef const uint8_t* bytes_of(Cursor* c, size_t* n) except NULL:
     return found
 
 
-cdef int read_words(Cursor* c, uint64_t* words, size_t count) except -1:
-    cdef size_t n = 0
+cdef bint quick_words(Cursor* c, uint64_t* words, size_t count) noexcept nogil:
+    cdef const uint8_t* p = c.pos
+    cdef size_t n
     cdef size_t i
-    cdef const uint8_t* p = bytes_of(c, &n)
+    if p >= c.end or p[0] == 0xFF or (p[0] == 0xFE and left(c) < 5):
+        return False
+    if p[0] == 0xFE:
+        n = get32(p + 1, c.swap)
+        p += 5
+    else:
+        n = p[0]
+        p += 1
+    if n > <size_t>(c.end - p):
+        return False
+    c.pos = p + n
     if n > count * 8:
         n = count * 8
     for i in range(n // 8):
@@ -79,6 +91,13 @@ cdef int read_words(Cursor* c, uint64_t* words, size_t count) except -1:
     memset(words + n // 8, 0, (count - n // 8) * 8)
     if n % 8:
         words[n // 8] = tail_at(p + n - n % 8, n % 8)
+    return True
+
+
+cdef int read_words(Cursor* c, uint64_t* words, size_t count) except -1:
+    cdef size_t n = 0
+    if not quick_words(c, words, count):
+        bytes_of(c, &n)  # raises
     return 0
 
 

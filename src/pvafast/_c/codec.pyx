@@ -3,7 +3,7 @@
 cimport cython
 from cpython.object cimport PyObject, PyTypeObject
 
-from .buffer cimport Caps, Cursor, Reader, Writer, is_big, load_caps, owner_of, put8, raise_limit, start_cursor, HOST_IS_BIG
+from .buffer cimport Cursor, Reader, Writer, is_big, load_caps, owner_of, put8, raise_limit, start_cursor, HOST_IS_BIG
 from .introspection cimport FieldDesc, _TypeIds, raise_too_deep, read_desc, same_type, write_desc
 from .value cimport Value, coercion, read_any, read_full, read_update, write_any, write_full, write_update
 
@@ -35,12 +35,6 @@ cdef class Codec:
     it. Arrays are read-only views of `data` where that is possible: data other than bytes must then stay unchanged.
     Raises DecodeError (LimitExceeded) whose offset counts from the start of `data`.
     """
-
-    cdef readonly object limits
-    cdef readonly str ids
-    cdef Caps caps
-    cdef _TypeIds known
-    cdef dict numbers
 
     def __cinit__(self, *args, **kwargs):
         self.known = _TypeIds.__new__(_TypeIds)

@@ -24,6 +24,8 @@ cdef class AnyValue:
 
 cdef object coercion
 
+cdef object zero(FieldDesc type)
+cdef PyObject* read_leaf(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth) except NULL
 cdef PyObject* read_full(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth) except NULL
 cdef Value read_update(FieldDesc fd, Cursor* c, _TypeIds ids, Value base)
 cdef object read_any(Cursor* c, _TypeIds ids, Py_ssize_t depth)

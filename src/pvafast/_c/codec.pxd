@@ -1,0 +1,18 @@
+from .buffer cimport Caps, Cursor, Writer
+from .introspection cimport FieldDesc, _TypeIds
+from .value cimport Value
+
+cdef class Codec:
+    cdef readonly object limits
+    cdef readonly str ids
+    cdef Caps caps
+    cdef _TypeIds known
+    cdef dict numbers
+    cdef int usable(self) except -1
+    cdef int fits(self, FieldDesc type, Cursor* c) except -1
+    cdef int put_type(self, FieldDesc type, Writer w) except -1
+    cdef int put(self, object value, Writer w, FieldDesc type) except -1
+    cdef int put_update(self, Value value, Writer w) except -1
+    cdef int put_any(self, object value, Writer w) except -1
+    cdef Py_ssize_t numbered(self) except -1
+    cdef int forget(self, Py_ssize_t before) except -1

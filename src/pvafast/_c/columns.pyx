@@ -1,0 +1,582 @@
+"""Columns: many updates of one subscription -> one numpy array a field, one row an update."""
+
+cimport cython
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject, PyTypeObject
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from .array cimport size_of
+from .bitset cimport quick_words, read_words
+from .buffer cimport Cursor, ctz64, get16, get32, get64, is_big, left, owner_of, start_cursor
+from .codec cimport Codec
+from .framing cimport Message
+from .introspection cimport KIND_BOOL, KIND_NUMBERS, KIND_STRING, FieldDesc, Leaf, Plan, index_of, plan_of
+from .value cimport Value, read_leaf, read_update, zero
+
+import numpy as np
+
+from .._columntext import as_numpy, as_pandas, offsets_of, stacked
+from ..errors import DecodeError, LocalProtocolError
+
+cdef extern from *:
+    """
+    static CYTHON_INLINE PyObject* pva_take(PyObject* o) { return o; }
+    """
+    object take "pva_take"(PyObject*)  # a new reference becomes an object
+
+cdef enum:
+    MONITOR = 13
+    CONTROL = 0x01
+    BIG_ENDIAN = 0x80
+    BATCH = 512  # messages that are walked at a time, without the GIL
+
+cdef uint8_t[11] SIZES
+SIZES[:] = [1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8]
+
+# A column of numbers: `size` bytes a row.
+cdef struct Numbers:
+    uint8_t* data  # valid while `arrays` holds its array
+    uint32_t slot
+    uint8_t size
+    uint8_t[8] last  # what the first row takes over
+
+
+cdef bint quick_size(Cursor* c, size_t* n) noexcept nogil:
+    """The Size at the cursor; False, and nothing read, for the null and where bytes are missing."""
+    if c.pos >= c.end or c.pos[0] == 0xFF or (c.pos[0] == 0xFE and left(c) < 5):
+        return False
+    if c.pos[0] == 0xFE:
+        n[0] = get32(c.pos + 1, c.swap)
+        c.pos += 5
+    else:
+        n[0] = c.pos[0]
+        c.pos += 1
+    return True
+
+
+cdef inline void store(uint8_t* target, const uint8_t* source, uint8_t size, bint swap) noexcept nogil:
+    """A number in the host's order."""
+    cdef uint16_t a
+    cdef uint32_t b
+    cdef uint64_t d
+    if size == 8:
+        d = get64(source, swap)
+        memcpy(target, &d, 8)
+    elif size == 4:
+        b = get32(source, swap)
+        memcpy(target, &b, 4)
+    elif size == 2:
+        a = get16(source, swap)
+        memcpy(target, &a, 2)
+    else:
+        target[0] = source[0]
+
+
+@cython.final
+cdef class Columns:
+    """Collects MONITOR updates of one subscription into numpy arrays, one a field; an update is a row.
+
+    A field that did not come in an update keeps the value of the row before (zero, "" or an empty array before the first).
+
+    type: of the subscription, as `FieldDesc.of` takes it. fields: dotted names; a structure stands for all its leaves, None for all there are.
+    codec: of the direction that the updates come in, needed where fields hold an any; its limits hold.
+    One thread at a time.
+    """
+
+    cdef readonly FieldDesc type
+    cdef readonly tuple fields
+    cdef Codec codec
+    cdef Plan* plan  # of type
+    cdef Numbers* numbers
+    cdef size_t number_count
+    cdef int32_t* places  # by leaf slot: the number of its column among the numbers or the objects, or -1
+    cdef list arrays  # of the numbers, `room` rows each
+    cdef list objects  # of the other columns: lists
+    cdef list lasts  # of the other columns: what the next row takes over
+    cdef size_t object_count
+    cdef size_t* object_slots
+    cdef dict slot_of  # node -> leaf slot
+    cdef tuple stamps  # the nodes of the time stamp, or -1
+    cdef object masks  # uint64, (room, 2, words): the bits received, the bits of overruns
+    cdef uint64_t* mask_data
+    cdef object times  # int64, (room,)
+    cdef int64_t* time_data
+    cdef size_t rows
+    cdef size_t room
+    cdef Cursor* cursors  # BATCH
+    cdef const uint8_t** found  # BATCH * object_count: where the field of a row begins, NULL if it did not come
+    cdef bint busy
+
+    def __cinit__(self, *args, **kwargs):
+        self.numbers = NULL
+        self.places = NULL
+        self.cursors = NULL
+        self.found = NULL
+        self.object_slots = NULL
+
+    def __init__(self, type, fields=None, *, Codec codec=None):
+        cdef FieldDesc fd = FieldDesc.of(type)
+        cdef Plan* plan = plan_of(fd)
+        cdef size_t i, slot, node
+        cdef Leaf* leaf
+        if self.type is not None:
+            raise TypeError("Columns are made once")
+        chosen = {}
+        for name in ("",) if fields is None else fields:
+            node = <size_t>index_of(fd, name)
+            for slot in range(plan.first[node], plan.first[plan.next[node]]):
+                chosen[plan.leaf[slot].node] = slot
+        names = fd.names
+        self.fields = tuple([names[node] for node in chosen])
+        stamps = []
+        for name in ("timeStamp.secondsPastEpoch", "timeStamp.nanoseconds"):
+            stamp = index_of(fd, name) if name in fd else -1
+            stamps.append(stamp)
+            if stamp >= 0:
+                chosen[stamp] = plan.first[<size_t>stamp]
+        self.stamps = tuple(stamps)
+        self.slot_of = chosen
+        self.codec = Codec() if codec is None else codec
+        self.arrays = []
+        self.objects = []
+        self.lasts = []
+        self.numbers = <Numbers*>PyMem_Malloc(sizeof(Numbers) * (len(chosen) + 1))
+        self.places = <int32_t*>PyMem_Malloc(sizeof(int32_t) * (plan.leaves + 1))
+        self.cursors = <Cursor*>PyMem_Malloc(sizeof(Cursor) * BATCH)
+        self.object_slots = <size_t*>PyMem_Malloc(sizeof(size_t) * (len(chosen) + 1))
+        if self.numbers == NULL or self.places == NULL or self.cursors == NULL or self.object_slots == NULL:
+            raise MemoryError()
+        for i in range(plan.leaves):
+            self.places[i] = -1
+        for slot in chosen.values():
+            leaf = &plan.leaf[slot]
+            if leaf.kind < KIND_STRING:
+                self.places[slot] = <int32_t>self.number_count
+                self.numbers[self.number_count].slot = <uint32_t>slot
+                self.numbers[self.number_count].size = SIZES[leaf.kind]
+                memset(self.numbers[self.number_count].last, 0, 8)
+                self.number_count += 1
+            else:
+                self.places[slot] = <int32_t>self.object_count
+                self.object_slots[self.object_count] = slot
+                self.object_count += 1
+                self.objects.append([])
+                self.lasts.append(zero(<FieldDesc>leaf.type))
+        self.found = <const uint8_t**>PyMem_Malloc(sizeof(uint8_t*) * BATCH * (self.object_count + 1))
+        if self.found == NULL:
+            raise MemoryError()
+        self.plan = plan
+        self.type = fd
+
+    def __dealloc__(self):
+        PyMem_Free(self.numbers)
+        PyMem_Free(self.places)
+        PyMem_Free(self.cursors)
+        PyMem_Free(self.object_slots)
+        PyMem_Free(<void*>self.found)
+
+    cdef int reserve(self, size_t more) except -1:
+        """Memory for more rows. Arrays that were handed out keep theirs."""
+        cdef size_t room = self.room
+        cdef size_t k
+        cdef object address
+        if self.rows + more <= room:
+            return 0
+        room = max(2 * room, self.rows + more, 1024)
+        arrays = []
+        for k in range(self.number_count):
+            made = np.empty(room, (<FieldDesc>self.plan.leaf[self.numbers[k].slot].type).dtype)
+            if self.rows:
+                made[: self.rows] = self.arrays[k][: self.rows]
+            arrays.append(made)
+        masks = np.empty((room, 2, self.plan.words), np.uint64)
+        times = np.empty(room, np.int64)
+        if self.rows:
+            masks[: self.rows] = self.masks[: self.rows]
+            times[: self.rows] = self.times[: self.rows]
+        for k in range(self.number_count):
+            address = arrays[k].ctypes.data
+            self.numbers[k].data = <uint8_t*><size_t>address
+        address = masks.ctypes.data
+        self.mask_data = <uint64_t*><size_t>address
+        address = times.ctypes.data
+        self.time_data = <int64_t*><size_t>address
+        self.arrays, self.masks, self.times, self.room = arrays, masks, times, room
+        return 0
+
+    cdef bint walk(self, Cursor* c, size_t row, const uint8_t** found) noexcept nogil:
+        """Read a row's numbers, and find its other fields. False: damage, or a field that only objects can be made of."""
+        cdef Plan* plan = self.plan
+        cdef uint64_t* words = self.mask_data + row * 2 * plan.words
+        cdef uint64_t word
+        cdef size_t w, k, n, size
+        cdef uint32_t i, slot, last
+        cdef uint32_t stop = 0
+        cdef int32_t place
+        cdef Leaf* leaf
+        cdef uint8_t* target
+        if not quick_words(c, words, plan.words):
+            return False
+        if plan.nodes % 64:
+            words[plan.words - 1] &= (<uint64_t>1 << (plan.nodes % 64)) - 1
+        for k in range(self.number_count):
+            size = self.numbers[k].size
+            target = self.numbers[k].data + row * size
+            if not row:
+                memcpy(target, self.numbers[k].last, size)
+            elif size == 8:
+                memcpy(target, target - 8, 8)
+            elif size == 4:
+                memcpy(target, target - 4, 4)
+            else:
+                memcpy(target, target - size, size)
+        for k in range(self.object_count):
+            found[k] = NULL
+        for w in range(plan.words):
+            word = words[w]
+            while word:
+                i = <uint32_t>(w * 64) + <uint32_t>ctz64(word)
+                word &= word - 1
+                if i < stop:
+                    continue
+                stop = plan.next[i]
+                slot = plan.first[i]
+                last = plan.first[stop]
+                c.nodes -= last - slot
+                # No array of numbers weighs more than this and its bytes.
+                c.weight -= 128 * <Py_ssize_t>(last - slot)
+                if c.nodes < 0 or c.weight < 0:
+                    return False
+                while slot < last:
+                    leaf = &plan.leaf[slot]
+                    place = self.places[slot]
+                    slot += 1
+                    if leaf.kind < KIND_STRING:
+                        size = SIZES[leaf.kind]
+                        if size > left(c):
+                            return False
+                        if place >= 0:
+                            target = self.numbers[place].data + row * size
+                            if leaf.kind == KIND_BOOL:
+                                target[0] = c.pos[0] != 0
+                            else:
+                                store(target, c.pos, <uint8_t>size, c.swap)
+                        c.pos += size
+                        continue
+                    if place >= 0:
+                        found[place] = c.pos
+                    if leaf.kind == KIND_STRING:
+                        if not quick_size(c, &n) or n > left(c) or n > c.caps.string:
+                            return False
+                        c.pos += n
+                    elif leaf.kind == KIND_NUMBERS:
+                        size = size_of(leaf.code & 0xE7)
+                        if not quick_size(c, &n) or n > left(c) // size:
+                            return False
+                        c.pos += n * size
+                    else:
+                        return False
+        memset(words + plan.words, 0, plan.words * 8)
+        if c.pos < c.end:
+            if not quick_words(c, words + plan.words, plan.words):
+                return False
+            if plan.nodes % 64:
+                words[2 * plan.words - 1] &= (<uint64_t>1 << (plan.nodes % 64)) - 1
+        return True
+
+    cdef int take_objects(self, size_t rows) except -1:
+        """Make the fields that walk() found in so many rows; the others take over what there was."""
+        cdef size_t k, slot
+        cdef size_t j = 0
+        cdef const uint8_t* at
+        cdef list column
+        cdef list lasts = list(self.lasts)
+        cdef object last
+        try:
+            for j in range(self.object_count):
+                column = <list>self.objects[<Py_ssize_t>j]
+                last = lasts[<Py_ssize_t>j]
+                slot = self.object_slots[j]
+                for k in range(rows):
+                    at = self.found[k * self.object_count + j]
+                    if at != NULL:
+                        self.cursors[k].pos = at
+                        last = take(
+                            read_leaf(<FieldDesc>self.plan.leaf[slot].type, &self.cursors[k], self.codec.known, 0)
+                        )
+                    column.append(last)
+                lasts[<Py_ssize_t>j] = last
+        except BaseException:
+            for column in self.objects:
+                del column[<Py_ssize_t>self.rows :]
+            raise
+        self.lasts = lasts
+        return 0
+
+    cdef int slow(self, Cursor* c, size_t row) except -1:
+        """Read a row by way of a Value: raises what is to be raised."""
+        cdef uint64_t* words = self.mask_data + row * 2 * self.plan.words
+        cdef Value update
+        cdef size_t slot, k
+        cdef Numbers* column
+        cdef Py_ssize_t j
+        update = read_update(self.type, c, self.codec.known, None)
+        memset(words + self.plan.words, 0, self.plan.words * 8)
+        if c.pos < c.end:
+            try:
+                read_words(c, words + self.plan.words, self.plan.words)
+            except DecodeError as error:
+                error.within("overrun")
+                raise
+            if self.plan.nodes % 64:
+                words[2 * self.plan.words - 1] &= (<uint64_t>1 << (self.plan.nodes % 64)) - 1
+        memcpy(words, update.words, self.plan.words * 8)
+        for k in range(self.number_count):
+            column = &self.numbers[k]
+            if update.slots[column.slot] != NULL:
+                self.arrays[k][row] = <object>update.slots[column.slot]
+            elif row:
+                memcpy(column.data + row * column.size, column.data + (row - 1) * column.size, column.size)
+            else:
+                memcpy(column.data, column.last, column.size)
+        made = list(self.lasts)
+        for item in self.slot_of.values():
+            slot = item
+            if self.plan.leaf[slot].kind >= KIND_STRING and update.slots[slot] != NULL:
+                made[self.places[slot]] = <object>update.slots[slot]
+        self.lasts = made
+        for j in range(len(made)):
+            (<list>self.objects[j]).append(made[j])
+        return 0
+
+    cdef int made(self) except -1:
+        if self.plan == NULL:
+            raise TypeError("Columns without a type: use Columns(type)")
+        return 0
+
+    cdef int enter(self) except -1:
+        """Before rows are added: one thread, and a codec whose ids are known."""
+        self.made()
+        if self.busy:
+            raise RuntimeError("Columns are used by another thread")
+        self.codec.usable()
+        return 0
+
+    def add(self, messages, received=0):
+        """Add a row for each MONITOR update; returns how many.
+
+        messages: framing.Message of MONITOR with sub byte 00, anything else is a LocalProtocolError.
+        received: when they came, in ns since 1970: one number, or one for each. Raises DecodeError for bytes that do
+        not follow the rules (offset in that message's payload); the rows before it are kept.
+        """
+        cdef list items = list(messages)
+        cdef Py_ssize_t start = 0
+        cdef Py_ssize_t n = len(items)
+        times = np.full(n, received, np.int64) if isinstance(received, int) else np.array(list(received), np.int64)
+        if len(times) != n:
+            raise ValueError(f"{len(times)} receive times for {n} messages")
+        self.enter()
+        self.busy = True
+        try:
+            self.reserve(<size_t>n)
+            while start < n:
+                start = self.batch(items, start, times)
+        finally:
+            self.busy = False
+        return n
+
+    cdef Py_ssize_t batch(self, list items, Py_ssize_t start, object times) except -1:
+        """Add up to BATCH rows; returns the first message that is not a row yet."""
+        cdef Py_ssize_t n = min(<Py_ssize_t>BATCH, len(items) - start)
+        cdef Py_ssize_t k
+        cdef Py_ssize_t good = 0
+        cdef Py_ssize_t ready = 0
+        cdef Message message
+        cdef Cursor* c
+        cdef list owners = []
+        wrong = None
+        for k in range(n):
+            message = items[start + k]
+            owner = owner_of(message.data)
+            c = &self.cursors[k]
+            start_cursor(
+                c, owner, message.start, message.end, (message.flags & BIG_ENDIAN) != 0, False, &self.codec.caps
+            )
+            if message.command != MONITOR or message.flags & CONTROL or left(c) < 5 or c.pos[4]:
+                wrong = message
+                break
+            c.pos += 5
+            owners.append(owner)
+            ready += 1
+        self.codec.fits(self.type, &self.cursors[0])
+        with nogil:
+            while good < ready and self.walk(
+                &self.cursors[good], self.rows + <size_t>good, self.found + <size_t>good * self.object_count
+            ):
+                good += 1
+        if good:
+            self.take_objects(<size_t>good)
+            self.times[self.rows : self.rows + <size_t>good] = times[start : start + good]
+            self.rows += <size_t>good
+        if good < ready:
+            message = items[start + good]
+            c = &self.cursors[good]
+            start_cursor(
+                c, owners[good], message.start + 5, message.end, (message.flags & BIG_ENDIAN) != 0, False,
+                &self.codec.caps,
+            )
+            try:
+                self.slow(c, self.rows)
+            except DecodeError as error:
+                error.offset -= message.start
+                raise
+            self.time_data[self.rows] = times[start + good]
+            self.rows += 1
+            return start + good + 1
+        if wrong is not None:
+            raise LocalProtocolError(f"no MONITOR update: {wrong!r}")
+        return start + good
+
+    def add_update(self, data, offset=0, *, end=None, byteorder="little", received=0):
+        """Add one row: `data[offset:end]` is a BitSet, the changed fields, and the BitSet of overruns, if it is there.
+
+        Returns the offset behind it.
+        """
+        cdef Cursor c
+        cdef object owner = owner_of(data)
+        cdef Py_ssize_t stop = -1
+        cdef int64_t time = received
+        self.made()
+        if end is not None:
+            stop = end
+            if stop < 0:
+                raise ValueError(f"end {end} is negative")
+        start_cursor(&c, owner, offset, stop, is_big(byteorder), False, &self.codec.caps)
+        self.enter()
+        self.codec.fits(self.type, &c)
+        self.busy = True
+        try:
+            self.reserve(1)
+            self.slow(&c, self.rows)
+            self.time_data[self.rows] = time
+            self.rows += 1
+        finally:
+            self.busy = False
+        return <Py_ssize_t>(c.pos - c.base)
+
+    def clear(self):
+        """Forget the rows, but for what the next row takes over from the last."""
+        cdef size_t k
+        self.enter()
+        if self.rows:
+            for k in range(self.number_count):
+                memcpy(
+                    self.numbers[k].last,
+                    self.numbers[k].data + (self.rows - 1) * self.numbers[k].size,
+                    self.numbers[k].size,
+                )
+        # Arrays that were handed out keep their memory: it is not written again.
+        self.objects = [[] for _ in self.objects]
+        self.arrays = []
+        self.masks = self.times = None
+        self.rows = self.room = 0
+
+    def __len__(self):
+        return self.rows
+
+    def __getitem__(self, name, /):
+        """The column of a leaf.
+
+        A number: ndarray of shape (rows,) and the dtype of the field. A numeric array: shape (rows, n) where all have the
+        same length, otherwise a list of arrays. Anything else: a list.
+        """
+        self.made()
+        slot = self.slot_of.get(index_of(self.type, name))
+        if slot is None:
+            raise KeyError(name)
+        return self.column(slot)
+
+    cdef object column(self, size_t slot):
+        cdef FieldDesc type = <FieldDesc>self.plan.leaf[slot].type
+        if self.plan.leaf[slot].kind >= KIND_STRING:
+            return stacked(list(self.objects[self.places[slot]]), type)
+        if not self.rows:
+            made = np.empty(0, type.dtype)
+        else:
+            made = self.arrays[self.places[slot]][: self.rows]
+        made.flags.writeable = False
+        return made
+
+    def offsets(self, name, /):
+        """A column of numeric arrays as (values, offsets): row i is values[offsets[i]:offsets[i + 1]]."""
+        column = self[name]
+        return offsets_of(column, self.type[name])
+
+    def changed(self, name, /):
+        """Of each row: whether the field came in it; bool, shape (rows,)."""
+        return self.mask(name, 0)
+
+    def overrun(self, name, /):
+        """Of each row: whether the field changed more than once since the row before, so that values were lost."""
+        return self.mask(name, 1)
+
+    cdef object mask(self, object name, int which):
+        cdef size_t node, i
+        self.made()
+        node = <size_t>index_of(self.type, name)
+        if node not in self.slot_of:
+            raise KeyError(name)
+        # The bits that tell of a field: its own and those of the structures around it.
+        tell = [0] * self.plan.words
+        for i in range(node + 1):
+            if node < self.plan.next[i]:
+                tell[i // 64] |= 1 << (i % 64)
+        if not self.rows:
+            made = np.empty(0, np.bool_)
+        else:
+            made = (self.masks[: self.rows, which, :] & np.array(tell, np.uint64)).any(axis=1)
+        made.flags.writeable = False
+        return made
+
+    def changed_bits(self, row, /):
+        """The numbers of the bits received with a row."""
+        cdef Py_ssize_t at = row
+        self.made()
+        if at < 0:
+            at += <Py_ssize_t>self.rows
+        if not 0 <= at < <Py_ssize_t>self.rows:
+            raise IndexError(f"no row {row}")
+        bits = int.from_bytes(self.masks[at, 0].astype("<u8").tobytes(), "little")
+        return [i for i in range(self.plan.nodes) if bits >> i & 1]
+
+    @property
+    def time(self):
+        """The time stamps of the rows, int64 ns since 1970; zeros where the type has none."""
+        self.made()
+        seconds, nanoseconds = self.stamps
+        made = np.zeros(self.rows, np.int64)
+        if seconds >= 0:
+            made += self.column(self.slot_of[seconds]).astype(np.int64) * 1_000_000_000
+        if nanoseconds >= 0:
+            made += self.column(self.slot_of[nanoseconds]).astype(np.int64)
+        made.flags.writeable = False
+        return made
+
+    @property
+    def received(self):
+        """When the rows came, as `add` was told, int64 ns since 1970."""
+        made = self.times[: self.rows] if self.rows else np.empty(0, np.int64)
+        made.flags.writeable = False
+        return made
+
+    def to_numpy(self):
+        """A structured array, one record a row, one field a column."""
+        return as_numpy(self)
+
+    def to_pandas(self):
+        """A pandas.DataFrame with the time stamps as its index. Needs pandas."""
+        return as_pandas(self)
+
+
+(<PyTypeObject*>Columns).tp_name = "pvafast.Columns"

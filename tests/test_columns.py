@@ -1,0 +1,260 @@
+"""Columns: a row for each update, carried forward where nothing came."""
+
+from __future__ import annotations
+
+import random
+import struct
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pvafast.errors import DecodeError, LocalProtocolError
+
+NT = {
+    "value": "double",
+    "alarm": {"severity": "int32", "status": "int32", "message": "string"},
+    "timeStamp": {"secondsPastEpoch": "int64", "nanoseconds": "int32", "userTag": "int32"},
+}
+# Numbers of its nodes: 0 root, 1 value, 2 alarm, 3..5 its members, 6 timeStamp, 7..9 its members.
+
+
+def monitor(backend: SimpleNamespace, body: bytes, *, big: bool = False, lead: bytes = b"") -> Any:
+    """A MONITOR update message; `lead` are other bytes in front of it in the same buffer."""
+    data = lead + struct.pack(">IB" if big else "<IB", 7, 0) + body
+    return backend.framing.Message(
+        flags=0x40 | (0x80 if big else 0), command=13, data=data, start=len(lead), end=len(data)
+    )
+
+
+def update(changed: int, data: bytes = b"", overrun: bytes = b"\0") -> bytes:
+    """The body of an update whose bits fit in one byte or two."""
+    raw = changed.to_bytes(2, "little").rstrip(b"\0")
+    return bytes([len(raw)]) + raw + data + overrun
+
+
+@pytest.fixture
+def nt(backend: SimpleNamespace) -> Any:
+    return backend.introspection.FieldDesc.of(NT)
+
+
+def value_and_time(value: float, seconds: int, nanoseconds: int) -> bytes:
+    """value, secondsPastEpoch and nanoseconds changed."""
+    return update(1 << 1 | 1 << 7 | 1 << 8, struct.pack("<dqi", value, seconds, nanoseconds))
+
+
+def test_rows(backend: SimpleNamespace, nt: Any) -> None:
+    columns = backend.columns.Columns(nt)
+    whole = struct.pack("<dii", 1.0, 2, 3) + b"\x02hi" + struct.pack("<qii", 1_700_000_000, 5, 6)
+    rows = [
+        monitor(backend, update(1 << 0, whole)),
+        monitor(backend, value_and_time(-2.5, 1_700_000_001, 7), lead=b"xyz"),
+        monitor(backend, update(1 << 2, struct.pack("<ii", 4, 5) + b"\0", overrun=b"\x01\x02")),
+        monitor(backend, update(0)),
+    ]
+    assert columns.add(rows, received=[10, 20, 30, 40]) == 4
+    assert len(columns) == 4
+    assert columns["value"].tolist() == [1.0, -2.5, -2.5, -2.5]
+    assert columns["alarm.severity"].tolist() == [2, 2, 4, 4]
+    assert columns["alarm.message"] == ["hi", "hi", "", ""]
+    assert columns["timeStamp.userTag"].tolist() == [6] * 4
+    assert columns.time.tolist() == [1_700_000_000_000_000_005] + [1_700_000_001_000_000_007] * 3
+    assert columns.received.tolist() == [10, 20, 30, 40]
+    assert columns.changed("value").tolist() == [True, True, False, False]
+    assert columns.changed("alarm.message").tolist() == [True, False, True, False]
+    assert columns.overrun("value").tolist() == [False, False, True, False]
+    assert columns.changed_bits(1) == [1, 7, 8]
+
+
+def test_dtypes_and_read_only(backend: SimpleNamespace) -> None:
+    names = (
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float",
+        "double",
+    )
+    fd = backend.introspection.FieldDesc.of({name: name for name in names})
+    columns = backend.columns.Columns(fd)
+    little = struct.pack("<BbhiqBHIQfd", 2, -1, -2, -3, -4, 5, 6, 7, 2**64 - 1, 0.5, 0.25)
+    big = struct.pack(">BbhiqBHIQfd", 1, -1, -2, -3, -4, 5, 6, 7, 2**64 - 1, 0.5, 0.25)
+    columns.add([monitor(backend, update(1, little)), monitor(backend, update(1, big), big=True)])
+    expected = (True, -1, -2, -3, -4, 5, 6, 7, 2**64 - 1, 0.5, 0.25)
+    for name, number in zip(names, expected, strict=True):
+        column = columns[name]
+        assert column.dtype == np.dtype({"float": "f4", "double": "f8"}.get(name, name)), name
+        assert column.tolist() == [number, number], name
+        with pytest.raises(ValueError, match="read-only"):
+            column[0] = 0
+
+
+def test_chosen_fields(backend: SimpleNamespace, nt: Any) -> None:
+    columns = backend.columns.Columns(nt, ["alarm", "value"])
+    assert columns.fields == ("alarm.severity", "alarm.status", "alarm.message", "value")
+    columns.add([monitor(backend, value_and_time(3.0, 5, 6))])
+    assert columns["value"].tolist() == [3.0]
+    assert columns.time.tolist() == [5_000_000_006]  # the time stamp is always there
+    with pytest.raises(KeyError):
+        columns["nothing"]
+    with pytest.raises(KeyError):
+        backend.columns.Columns(nt, ["nothing"])
+
+
+def test_arrays(backend: SimpleNamespace) -> None:
+    fd = backend.introspection.FieldDesc.of({"a": "int16[]", "s": "string[]", "f": "double[2]"})
+
+    def row(*a: int) -> Any:
+        return monitor(backend, update(1 << 1, bytes([len(a)]) + struct.pack(f"<{len(a)}h", *a)))
+
+    columns = backend.columns.Columns(fd)
+    columns.add([row(1, 2), row(3, 4)])
+    assert columns["a"].dtype == np.int16
+    assert columns["a"].tolist() == [[1, 2], [3, 4]]
+    columns.add([row(5)])
+    assert [a.tolist() for a in columns["a"]] == [[1, 2], [3, 4], [5]]
+    values, offsets = columns.offsets("a")
+    assert values.tolist() == [1, 2, 3, 4, 5]
+    assert offsets.tolist() == [0, 2, 4, 5]
+    assert columns["s"] == [[], [], []]
+    assert columns["f"].tolist() == [[0.0, 0.0]] * 3
+    columns.add([monitor(backend, update(1 << 2 | 1 << 3, b"\x02\x01a\xff" + struct.pack("<dd", 1, 2)))])
+    assert columns["s"][-1] == ["a", ""]
+    assert columns["f"][-1].tolist() == [1.0, 2.0]
+
+
+def test_unions_and_anys(backend: SimpleNamespace) -> None:
+    fd = backend.introspection.FieldDesc.structure(
+        "",
+        {
+            "n": "int32",
+            "u": backend.introspection.FieldDesc.union("", {"x": "int8", "y": "string"}),
+            "v": "any",
+        },
+    )
+    columns = backend.columns.Columns(fd)
+    columns.add(
+        [
+            monitor(backend, update(1 << 1, struct.pack("<i", 9))),
+            monitor(backend, update(1 << 2, b"\x01\x02ab")),
+            monitor(backend, update(1 << 3, b"\x43" + struct.pack("<d", 4.0))),
+            monitor(backend, update(1 << 2, b"\xff")),
+        ]
+    )
+    union = backend.value.UnionValue("y", "ab")
+    assert columns["n"].tolist() == [9, 9, 9, 9]
+    assert columns["u"] == [None, union, union, None]
+    assert columns["v"] == [None, None, *[backend.value.AnyValue("double", 4.0)] * 2]
+    only = backend.columns.Columns(fd, ["n"])
+    only.add([monitor(backend, update(1, struct.pack("<i", 1) + b"\x00\x05\x22" + struct.pack("<i", 3)))])
+    assert only["n"].tolist() == [1]
+
+
+def test_clear_carries_on(backend: SimpleNamespace, nt: Any) -> None:
+    columns = backend.columns.Columns(nt)
+    columns.add([monitor(backend, value_and_time(1.5, 1, 2))] * 3)
+    before = columns["value"]
+    columns.clear()
+    assert len(columns) == 0
+    assert columns["value"].tolist() == []
+    assert columns["alarm.message"] == []
+    columns.add([monitor(backend, update(1 << 3, struct.pack("<i", 2)))])
+    assert columns["value"].tolist() == [1.5]
+    assert columns.changed("value").tolist() == [False]
+    assert before.tolist() == [1.5] * 3
+
+
+def test_what_was_handed_out_stays(backend: SimpleNamespace, nt: Any) -> None:
+    columns = backend.columns.Columns(nt)
+    columns.add([monitor(backend, value_and_time(0.0, 0, 0))])
+    first = columns["value"]
+    for i in range(5000):
+        columns.add([monitor(backend, value_and_time(float(i + 1), i, 0))])
+    assert first.tolist() == [0.0]
+    assert np.array_equal(columns["value"], np.arange(5001.0))
+
+
+def test_add_update(backend: SimpleNamespace, nt: Any) -> None:
+    columns = backend.columns.Columns(nt)
+    body = value_and_time(8.0, 1, 0)
+    assert columns.add_update(b"??" + body, 2, received=5) == 2 + len(body)
+    assert columns.add_update(bytearray(body[:-1])) == len(body) - 1  # a reply of GET has no overruns
+    assert columns["value"].tolist() == [8.0, 8.0]
+
+
+def test_structured_array(backend: SimpleNamespace, nt: Any) -> None:
+    columns = backend.columns.Columns(nt, ["value", "alarm.message"])
+    columns.add([monitor(backend, value_and_time(1.0, 0, 0)), monitor(backend, update(1 << 5, b"\x01x"))])
+    table = columns.to_numpy()
+    assert table.dtype.names == ("value", "alarm.message")
+    assert table["value"].tolist() == [1.0, 1.0]
+    assert table["alarm.message"].tolist() == ["", "x"]
+
+
+def test_damage_keeps_the_rows_before(backend: SimpleNamespace, nt: Any) -> None:
+    columns = backend.columns.Columns(nt)
+    good = monitor(backend, value_and_time(1.0, 0, 0))
+    bad = monitor(backend, update(1 << 1, b"\0\0\0", overrun=b""), lead=b"12345678")
+    with pytest.raises(DecodeError) as caught:
+        columns.add([good, good, bad, good])
+    # ioid, sub byte, two bytes of BitSet: the double begins at 7 of its payload.
+    assert str(caught.value) == "double needs 8 bytes, 3 left at `value`, offset 7"
+    assert columns["value"].tolist() == [1.0, 1.0]
+    assert columns.add([good]) == 1
+    assert len(columns) == 3
+
+
+def test_only_updates(backend: SimpleNamespace, nt: Any) -> None:
+    columns = backend.columns.Columns(nt)
+    good = monitor(backend, value_and_time(1.0, 0, 0))
+    for wrong in (
+        backend.framing.Message(flags=0x40, command=10, data=bytes(good.data)),
+        backend.framing.Message(flags=0x40, command=13, data=b"\1\0\0\0\x08\xff\x43"),
+        backend.framing.Message(flags=0x40, command=13, data=b"\1\0\0\0"),
+    ):
+        with pytest.raises(LocalProtocolError, match="no MONITOR update"):
+            columns.add([good, wrong])
+    assert len(columns) == 3
+    with pytest.raises(ValueError, match="2 receive times for 1 messages"):
+        columns.add([good], received=[1, 2])
+
+
+def test_twins_agree_on_mutated_updates(twins: tuple[SimpleNamespace, SimpleNamespace]) -> None:
+    rng = random.Random(3)
+    whole = struct.pack("<dii", 1.0, 2, 3) + b"\x02hi" + struct.pack("<qii", 1_700_000_000, 5, 6)
+    bodies = [update(1, whole, b"\x01\x02"), value_and_time(1.0, 2, 3), update(1 << 2 | 1 << 6, whole[8:])]
+    for _ in range(3000):
+        batch = []
+        for _ in range(3):
+            raw = bytearray(rng.choice(bodies))
+            for _ in range(rng.randrange(3)):
+                raw[rng.randrange(len(raw))] = rng.choice((0, 1, 0x7F, 0xFD, 0xFE, 0xFF, rng.randrange(256)))
+            batch.append(bytes(raw[: rng.randrange(1, len(raw) + 1)] if rng.random() < 0.2 else raw))
+        outcomes = []
+        for twin in twins:
+            columns = twin.columns.Columns(twin.introspection.FieldDesc.of(NT), rng.choice([None]))
+            try:
+                columns.add([monitor(twin, raw, big=len(raw) & 1 == 1) for raw in batch])
+                error = None
+            except DecodeError as raised:
+                error = (str(raised), raised.path)
+            outcomes.append(
+                (
+                    error,
+                    [
+                        np.asarray(columns[name], object if name.endswith("message") else None).tobytes()
+                        if not name.endswith("message")
+                        else columns[name]
+                        for name in columns.fields
+                    ],
+                    [columns.changed_bits(i) for i in range(len(columns))],
+                    columns.overrun("value").tolist(),
+                )
+            )
+        assert outcomes[0] == outcomes[1]
