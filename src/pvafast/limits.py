@@ -42,5 +42,5 @@ class Limits:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Limits.{name} must be a positive int, not {value!r}")
-        if self.depth > 256:
-            raise ValueError("Limits.depth above 256 would risk the stack")
+        if self.depth > 100:
+            raise ValueError("Limits.depth above 100 would risk the stack")

@@ -40,7 +40,7 @@ from .bitset import _iterate
 from .buffer import _NUMBERS, _U16, Reader, Writer
 
 # A type built by the program may be deeper than Limits.depth, but recursion over it must not reach the stack's end.
-_MAX_HEIGHT: Final = 256
+_MAX_HEIGHT: Final = 100
 # FieldDesc.array() and shared members let a small program describe an endless type.
 _MAX_COUNT: Final = 1 << 20
 # Memory that types take, charged against Limits.expansion: a node that is described, with its name; a type id;

@@ -57,7 +57,7 @@ cdef enum:
     ARRAY_BITS = 0x18
 
 # A type built by the program may be deeper than Limits.depth, but recursion over it must not reach the stack's end.
-cdef Py_ssize_t MAX_HEIGHT = 256
+cdef Py_ssize_t MAX_HEIGHT = 100
 # FieldDesc.array() and shared members let a small program describe an endless type.
 cdef Py_ssize_t MAX_COUNT = 1 << 20
 # Memory that types take, charged against Limits.expansion: a node that is described, with its name; a type id;

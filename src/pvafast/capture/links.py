@@ -14,7 +14,8 @@ RAW: Final = frozenset({12, 14, 101, 228, 229})
 SUPPORTED: Final = frozenset({ETHERNET, NULL, LOOP, COOKED, COOKED2}) | RAW
 
 # 802.1Q, 802.1ad and the numbers used for the outer tag before there was a standard.
-_TAGS: Final = frozenset({b"\x81\x00", b"\x88\xa8", b"\x91\x00", b"\x92\x00", b"\x93\x00"})
+TAG: Final = b"\x81\x00"
+_TAGS: Final = frozenset({TAG, b"\x88\xa8", b"\x91\x00", b"\x92\x00", b"\x93\x00"})
 # A tag costs four bytes: this stops nothing but nonsense.
 _TAG_LIMIT: Final = 8
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"

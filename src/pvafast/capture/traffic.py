@@ -12,10 +12,11 @@ from typing import Final, final
 
 from .events import Clock, Damage, Data, Datagram, Event
 from .files import Capture, Interface
-from .links import PLAIN, SUPPORTED, TCP, Internet, Transport, network
+from .links import ETHERNET, PLAIN, SUPPORTED, TAG, TCP, Internet, Transport, network
 from .tcp import ACK, FIN, RST, SYN, Streams, ends
 
 _MASK: Final = 0xFFFFFFFF
+_SPECIAL: Final = FIN | SYN | RST | ACK
 _SWEEP: Final = 32_768
 _NAMES_LIMIT: Final = 65_536
 # Datagrams to remember, so that one which two interfaces saw is told of once.
@@ -65,7 +66,7 @@ class Traffic:
         find = streams.flows.get
         make = tuple.__new__
         statistics = self._statistics
-        special = FIN | SYN | RST | ACK
+        special = _SPECIAL
         current: Interface | None = None
         link, skip, expected = -1, 0, b""
         unpack = struct.Struct(">40x").unpack_from
@@ -86,6 +87,11 @@ class Traffic:
                 kind, version, total, fragment, protocol, key, sequence, ack, header, flags = unpack(
                     data, start
                 )
+                if kind == TAG and link == ETHERNET and first + 44 <= end:
+                    first += 4
+                    kind, version, total, fragment, protocol, key, sequence, ack, header, flags = unpack(
+                        data, start + 4
+                    )
                 if version == 0x45 and protocol == 6 and kind == expected and not fragment & 0x3FFF:
                     half = find(key)
                     if half is not None and half.next == sequence and half.fast and flags & special == ACK:
@@ -154,6 +160,20 @@ class Traffic:
         if first > end:  # cut inside of the options
             missing -= first - end
             first = end
+        half = self._streams.flows.get(addresses + ports)
+        if (
+            half is not None
+            and half.next == sequence
+            and half.fast
+            and flags & _SPECIAL == ACK
+            and first < end
+            and not missing
+        ):  # in line once more, for IPv6
+            half.next = (sequence + end - first) & _MASK
+            half.touched = count
+            half.peer.acked = ack
+            connection = half.connection
+            return [] if connection.ignored else [Data(connection, half.side, time, clock, data[first:end])]
         before = self._streams.duplicates
         events = self._streams.segment(
             addresses + ports, sequence, ack, flags, data[first:end], missing, time, clock, count
