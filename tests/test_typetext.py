@@ -367,9 +367,9 @@ def test_depth_limit() -> None:
     parse("\n".join([*lines, "    " * 20 + "int x"]))
     with pytest.raises(EncodeError, match=r"nested deeper than 20 \(Limits.depth\)"):
         parse("\n".join([*lines, "    " * 20 + "structure x", "    " * 21 + "int x"]))
-    deep = Limits(depth=256)
-    assert parse(nested(256), limits=deep) == parse(
-        format_pvinfo(typed(parse(nested(256), limits=deep))), limits=deep
+    deep = Limits(depth=100)
+    assert parse(nested(100), limits=deep) == parse(
+        format_pvinfo(typed(parse(nested(100), limits=deep))), limits=deep
     )
     with pytest.raises(EncodeError, match="nested deeper"):
         parse(nested(1_000))
