@@ -6,7 +6,6 @@ import contextlib
 import copy
 import pickle
 import re
-import time
 from typing import Any
 
 import pytest
@@ -255,11 +254,10 @@ def test_limits() -> None:
      "record[" + "a=b," * 200_000, " " * 500_000 + "(", "record[" + "a=b][" * 100_000, "field()" * 100_000 + "!"],
     ids=range(10),
 )  # fmt: skip
-def test_hostile_text_is_refused_soon(text: str) -> None:
-    start = time.perf_counter()
+def test_hostile_text_is_refused(text: str) -> None:
+    # Anything but linear work would take minutes here.
     with pytest.raises(EncodeError):
         request.parse(text)
-    assert time.perf_counter() - start < 2
 
 
 # Received requests.
