@@ -1,0 +1,702 @@
+"""Observer: someone else's conversation, decoded message by message, whatever is missing or broken."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from struct import Struct
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias, final
+
+from .. import messages
+from .._backend import bitset, codec, framing, value
+from ..errors import DecodeError, LocalProtocolError
+from ..limits import Limits
+from ..messages import Command, PvaMessage
+from .events import NO_BITS, Malformed, Observed, Role
+
+# A stream of the conversation: who sends it; 0 or 1 where that shall be learnt from it; None for both directions in one.
+Stream: TypeAlias = Role | Literal[0, 1] | None
+Name: TypeAlias = "str | tuple[str, ...]"
+
+_LITTLE: Final = Struct("<IB").unpack_from
+_BIG: Final = Struct(">IB").unpack_from
+_ROOT: Final = bitset.BitSet((0,))
+_STALE: Final = "messages before this one were lost: fields may be out of date"
+# Operations that have ended are kept for replies on their way, so many of them.
+_ENDED_KEPT: Final = 64
+# Where only the server is heard, GETs never end: so many of them keep their last value.
+_VALUES_KEPT: Final = 1024
+_WITH_IOID: Final = frozenset({10, 11, 12, 13, 14, 15, 16, 17, 20, 21})
+
+
+@final
+class ObservedChannel:
+    """A channel, as far as it is known. cid, sid: None, name: "" where it is not."""
+
+    __slots__ = ("cid", "ioids", "name", "sid")
+
+    def __init__(self, cid: int | None = None, sid: int | None = None, name: str = "") -> None:
+        self.cid = cid
+        self.sid = sid
+        self.name = name
+        # Of its operations, for when it closes.
+        self.ioids: dict[int, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<ObservedChannel {self.name!r} cid={self.cid} sid={self.sid}>"
+
+
+@final
+class ObservedOperation(messages.Operation):
+    """An operation, as far as it is known.
+
+    channel: None if no request of it was seen. seen, put_seen: the fields that `value` and `put_value` ever had.
+    requested, replied: its INIT (or GET_FIELD) was seen. ended: nothing but late replies is to come.
+    """
+
+    __slots__ = ("channel", "ended", "fresh", "gaps", "put_seen", "replied", "requested", "seen")
+
+    def __init__(self, command: int, ioid: int, gaps: int) -> None:
+        super().__init__(command, ioid)
+        self.channel: ObservedChannel | None = None
+        self.seen = NO_BITS
+        self.put_seen = NO_BITS
+        self.requested = False
+        self.replied = False
+        self.ended = False
+        # How many gaps its value has made up for; what came since the last one.
+        self.gaps = gaps
+        self.fresh = NO_BITS
+
+    @property
+    def channel_sid(self) -> int | None:
+        """The server's number of its channel."""
+        return None if self.channel is None else self.channel.sid
+
+    @property
+    def channel_cid(self) -> int | None:
+        """The client's number of its channel."""
+        return None if self.channel is None else self.channel.cid
+
+
+class _Side:
+    """What one role sends."""
+
+    __slots__ = ("begun", "codec", "from_server", "gaps", "role", "unknown")
+
+    def __init__(self, role: Role, limits: Limits) -> None:
+        self.role = role
+        self.from_server = role == "server"
+        self.codec = codec.Codec(limits=limits)
+        self.begun = False
+        # Why a type id may be unknown without anything being wrong.
+        self.unknown = ""
+        self.gaps = 0
+
+
+class _Damage:
+    """Damage or a gap, until the stream goes on behind it."""
+
+    __slots__ = ("before", "missing", "offset", "path", "reason", "time")
+
+    def __init__(self, offset: int, reason: str, path: str, time: Any, before: int) -> None:
+        self.offset = offset
+        self.reason = reason
+        self.path = path
+        self.time = time
+        self.before = before
+        self.missing = 0
+
+
+class _Stream:
+    __slots__ = ("damage", "framer", "key", "side")
+
+    def __init__(self, key: Stream, framer: framing.Framer, side: _Side | None) -> None:
+        self.key = key
+        self.framer = framer
+        self.side = side
+        self.damage: _Damage | None = None
+
+
+def _trim(table: dict[Any, Any], limit: int) -> None:
+    """Forget the oldest entries above the limit."""
+    while len(table) > limit:
+        del table[next(iter(table))]
+
+
+@final
+class Observer:
+    """Decodes both directions of a conversation between others, or one of them, from its start or from its middle.
+
+    It never raises for bytes: what cannot be decoded is a Malformed event, and what cannot be known is told in the
+    `note` of an Observed. Feed it in the order of time: replies are understood by the requests before them (where they
+    come in the wrong order or one direction is missing, less is known). Memory is bounded by `limits`: of channels and
+    operations the oldest are forgotten. For one thread at a time.
+    """
+
+    def __init__(self, *, limits: Limits | None = None) -> None:
+        self._limits = limits = Limits() if limits is None else limits
+        self._server = _Side("server", limits)
+        self._client = _Side("client", limits)
+        self._streams: dict[Stream, _Stream] = {}
+        # Messages in the order in which they came, as (stream, iterator, time), and events between them.
+        self._work: deque[tuple[_Stream, Iterator[framing.Message], Any] | Malformed] = deque()
+        self._cids: dict[int, ObservedChannel] = {}
+        self._sids: dict[int, ObservedChannel] = {}
+        # Names by cid, from SEARCH or learn_name().
+        self._names: dict[int, str] = {}
+        self._operations: dict[int, ObservedOperation] = {}
+        self._ended: deque[ObservedOperation] = deque()
+        self._valued: dict[int, ObservedOperation] = {}
+
+    @property
+    def operations(self) -> Mapping[int, ObservedOperation]:
+        """The operations known now, by ioid."""
+        return MappingProxyType(self._operations)
+
+    @property
+    def channels(self) -> Mapping[int, ObservedChannel]:
+        """The channels known now, by sid."""
+        return MappingProxyType(self._sids)
+
+    def learn_name(self, cid: int, name: str) -> None:
+        """Tell the name of a channel that is known from elsewhere: cids are those of the client's UDP searches."""
+        self._names.pop(cid, None)
+        self._names[cid] = name
+        _trim(self._names, self._limits.channels)
+        channel = self._cids.get(cid)
+        if channel is not None and not channel.name:
+            channel.name = name
+
+    def receive_data(self, direction: Stream, data: Any, time: Any = None) -> None:
+        """The next bytes of a stream; `time` comes back in the events.
+
+        direction: "client" or "server", who sends it; or 0 and 1, when that is to be learnt from the direction bit of
+        what comes first; or None, for one stream of messages of both.
+        """
+        stream = self._streams.get(direction) or self._open(direction)
+        stream.framer.receive_data(data)
+        self._drain(stream, time)
+
+    def receive_gap(self, direction: Stream, nbytes: int, time: Any = None) -> None:
+        """`nbytes` of a stream are missing here. 0: how many is not known, or the stream is joined in its middle."""
+        stream = self._streams.get(direction) or self._open(direction)
+        framer = stream.framer
+        damage = stream.damage
+        if damage is None:
+            reason = (
+                f"{nbytes} bytes of the stream are missing"
+                if nbytes
+                else "joined in the middle of the stream"
+            )
+            damage = stream.damage = _Damage(framer.offset, reason, "", time, framer.dropped)
+        damage.missing += nbytes
+        if nbytes:
+            framer.gap(nbytes)
+        else:
+            framer.resync()
+        self._blind(stream, "bytes before this message are missing: type ids may have been defined in them")
+        self._drain(stream, time)
+
+    def receive_eof(self, direction: Stream, time: Any = None) -> None:
+        """A stream has ended."""
+        stream = self._streams.get(direction) or self._open(direction)
+        self._recovered(stream)
+        framer = stream.framer
+        pending = framer.pending
+        try:
+            framer.receive_eof()
+        except DecodeError as error:
+            role = None if stream.side is None else stream.side.role
+            self._work.append(
+                Malformed(direction=role, offset=error.offset, reason=error.reason, lost=pending, time=time)
+            )
+
+    def events(self) -> Iterator[Observed | Malformed]:
+        """What has come, in its order. The iterator can be dropped and a new one taken at any time."""
+        work = self._work
+        operations = self._operations
+        server = self._server
+        make = tuple.__new__
+        decode_bits = bitset.BitSet.decode
+        while work:
+            item = work[0]
+            if isinstance(item, Malformed):
+                work.popleft()
+                yield item
+                continue
+            stream, pending, time = item
+            for message in pending:
+                side = stream.side or self._side(stream, message)
+                flags = message.flags
+                # Updates of monitors are nearly all that there is: they take the straight way.
+                if message.command == 13 and side is server and side.begun and not flags & 0x01:
+                    start = message.start
+                    end = message.end
+                    if end - start > 4:
+                        data = message.data
+                        ioid, sub = (_BIG if flags & 0x80 else _LITTLE)(data, start)
+                        operation = None if sub else operations.get(ioid)
+                        if operation is not None and operation._type is not None and operation.command == 13:
+                            byteorder = "big" if flags & 0x80 else "little"
+                            path = "value"
+                            try:
+                                new, pos = side.codec.decode_update(
+                                    operation._type,
+                                    data,
+                                    start + 5,
+                                    end=end,
+                                    base=operation.value,
+                                    byteorder=byteorder,
+                                )
+                                if pos + 1 == end and not data[pos]:
+                                    overrun = NO_BITS
+                                    pos = end
+                                else:
+                                    path = "overrun"
+                                    overrun, pos = decode_bits(data, pos, end=end, byteorder=byteorder)
+                            except (DecodeError, LocalProtocolError) as error:
+                                yield self._update_failed(side, message, time, operation, error, path)
+                                continue
+                            operation.value = new
+                            seen = operation.seen
+                            changed = new.changed
+                            if not changed <= seen:
+                                operation.seen = seen = seen | changed
+                            note = ""
+                            if operation.gaps != side.gaps:
+                                note = self._stale(operation, changed)
+                            decoded = None
+                            if pos < end:
+                                trailing = bytes(data[pos:end])
+                                decoded = messages.MonitorUpdate(
+                                    ioid=ioid, value=new, overrun=overrun, trailing=trailing
+                                )
+                            pv = operation.pv or self._pv(operation)
+                            yield make(
+                                Observed,
+                                (
+                                    "server", message.offset, time, message, pv, operation,
+                                    new, seen, overrun, note, decoded,
+                                ),
+                            )  # fmt: skip
+                            continue
+                yield self._observe(side, message, time)
+            work.popleft()
+
+    # -- streams
+
+    def _open(self, key: Stream) -> _Stream:
+        if key not in ("client", "server", 0, 1, None):
+            raise ValueError(f"direction must be 'client', 'server', 0, 1 or None, not {key!r}")
+        side = self._client if key == "client" else self._server if key == "server" else None
+        stream = self._streams[key] = _Stream(key, framing.Framer(limits=self._limits), side)
+        return stream
+
+    def _side(self, stream: _Stream, message: framing.Message) -> _Side:
+        """Who has sent the message, the stream not being known as anybody's."""
+        side = self._server if message.from_server else self._client
+        if stream.key is not None:
+            stream.side = side
+            other = self._streams.get(1 - int(stream.key))  # type: ignore[call-overload]
+            if other is not None and other.side is None:
+                other.side = self._client if side is self._server else self._server
+        return side
+
+    def _drain(self, stream: _Stream, time: Any) -> None:
+        """Take the messages that are whole out of the framer, past any damage."""
+        framer = stream.framer
+        while True:
+            try:
+                found = framer.messages()
+            except DecodeError as error:
+                if stream.damage is None:
+                    stream.damage = _Damage(error.offset, error.reason, error.path, time, framer.dropped)
+                framer.resync()
+                self._blind(stream, "the stream was damaged before this message: type ids may have been lost")
+                continue
+            if not found:
+                return
+            if stream.damage is not None:
+                self._recovered(stream)
+            self._work.append((stream, iter(found), time))
+
+    def _recovered(self, stream: _Stream) -> None:
+        """The stream goes on, or has ended: say what was lost."""
+        damage = stream.damage
+        if damage is None:
+            return
+        stream.damage = None
+        lost = stream.framer.dropped - damage.before
+        if not lost and not damage.missing and not damage.path and damage.reason.startswith("joined"):
+            return
+        self._work.append(
+            Malformed(
+                direction=None if stream.side is None else stream.side.role,
+                offset=damage.offset,
+                path=damage.path,
+                reason=damage.reason,
+                lost=lost,
+                missing=damage.missing,
+                time=damage.time,
+            )
+        )
+
+    def _blind(self, stream: _Stream, reason: str) -> None:
+        """Something of the stream was lost."""
+        for side in (self._client, self._server) if stream.side is None else (stream.side,):
+            side.gaps += 1
+            side.unknown = reason
+
+    # -- messages
+
+    def _observe(self, side: _Side, message: framing.Message, time: Any) -> Observed | Malformed:
+        """Any message."""
+        if not side.begun:
+            self._begin(side, message)
+        try:
+            decoded = messages.decode(
+                message,
+                codec=side.codec,
+                operations=self._operations,
+                from_server=side.from_server,
+                lenient=bool(side.unknown),
+            )
+        except DecodeError as error:
+            return self._malformed(side, message, time, error)
+        note = self._reason(side, decoded)
+        operation: ObservedOperation | None = None
+        data: Any = None
+        seen = overrun = NO_BITS
+        pv: Name = ""
+        if isinstance(decoded, messages.Reply):
+            operation, data, seen, stale = self._reply(decoded)
+            overrun = getattr(decoded, "overrun", NO_BITS)
+            note = note or stale
+        elif isinstance(decoded, messages.Request):
+            operation = self._request(decoded)
+            pv = self._channel(decoded.sid).name
+            data = getattr(decoded, "value", None)
+            if data is not None:
+                seen = data.changed if isinstance(data, value.Value) else _ROOT
+            if isinstance(decoded, messages.Rpc):
+                seen = _ROOT
+        else:
+            pv = self._other(side, decoded)
+        if operation is not None:
+            pv = self._pv(operation) or pv
+        return Observed(
+            side.role, message.offset, time, message, pv, operation, data, seen, overrun, note, decoded
+        )
+
+    def _begin(self, side: _Side, message: framing.Message) -> None:
+        """The first message of a side: whether it is the first of the connection."""
+        side.begun = True
+        if not message.is_control and message.command != Command.CONNECTION_VALIDATION and not side.unknown:
+            side.unknown = "the conversation was not seen from its start"
+
+    def _reason(self, side: _Side, decoded: PvaMessage) -> str:
+        """What could not be decoded of a message, and why."""
+        reason = decoded.reason
+        if not reason:
+            return ""
+        self._renew(side)
+        # That of an unknown operation or type says all; that of an unknown id wants the cause.
+        return f"{reason} ({side.unknown})" if "id" in reason.split() and side.unknown else reason
+
+    def _renew(self, side: _Side) -> None:
+        """Take a new codec when the old one has met an error inside a type description."""
+        try:
+            side.codec.decode_type(b"\xff")
+        except LocalProtocolError:
+            side.codec = codec.Codec(limits=self._limits)
+
+    def _malformed(self, side: _Side, message: framing.Message, time: Any, error: DecodeError) -> Malformed:
+        """A payload that cannot be decoded: what it would have told is not known from here on."""
+        side.unknown = "a message before this one could not be decoded: type ids may have been defined in it"
+        self._renew(side)
+        operation, pv = self._where(side, message)
+        if operation is not None and side.from_server:
+            operation.gaps = -1
+            operation.fresh = NO_BITS
+            if self._sub(side, message) & 0x08:
+                # The type would have been in it.
+                operation.type = None
+                operation.put_type = None
+        return Malformed(
+            direction=side.role,
+            offset=message.offset,
+            path=error.path,
+            reason=error.reason,
+            lost=8 + message.size,
+            time=time,
+            frame=message,
+            pv=pv,
+            operation=operation,
+        )
+
+    def _update_failed(
+        self,
+        side: _Side,
+        message: framing.Message,
+        time: Any,
+        operation: ObservedOperation,
+        error: DecodeError | LocalProtocolError,
+        path: str,
+    ) -> Observed | Malformed:
+        """A monitor update that cannot be decoded."""
+        if isinstance(error, DecodeError):
+            error.within(path)
+            if not side.unknown or not error.reason.startswith("unknown type id"):
+                return self._malformed(side, message, time, error)
+        operation.gaps = -1
+        operation.fresh = NO_BITS
+        reason = error.reason if isinstance(error, DecodeError) else str(error)
+        raw = bytes(message.data[message.start + 5 : message.end])
+        decoded = messages.MonitorUpdate(ioid=operation.ioid, value=None, raw=raw, reason=reason)
+        note = self._reason(side, decoded)
+        return Observed(
+            side.role, message.offset, time, message, self._pv(operation), operation,
+            None, operation.seen, NO_BITS, note, decoded,
+        )  # fmt: skip
+
+    def _sub(self, side: _Side, message: framing.Message) -> int:
+        at = message.start + (4 if side.from_server else 8)
+        return int(message.data[at]) if at < message.end else 0
+
+    def _where(self, side: _Side, message: framing.Message) -> tuple[ObservedOperation | None, str]:
+        """The operation and the PV of a message that cannot be decoded."""
+        if message.is_control or message.command not in _WITH_IOID:
+            return None, ""
+        head = bytes(message.data[message.start : min(message.start + 8, message.end)])
+        order: Literal["little", "big"] = "big" if message.flags & 0x80 else "little"
+        ids = [int.from_bytes(head[i : i + 4], order) for i in range(0, len(head) - 3, 4)]
+        if side.from_server:
+            operation = self._operations.get(ids[0]) if ids else None
+            return operation, self._pv(operation) if operation is not None else ""
+        channel = self._sids.get(ids[0]) if ids else None
+        operation = self._operations.get(ids[1]) if len(ids) > 1 else None
+        return operation, channel.name if channel is not None else ""
+
+    # -- channels
+
+    def _channel(self, sid: int) -> ObservedChannel:
+        channel = self._sids.get(sid)
+        if channel is None:
+            channel = self._sids[sid] = ObservedChannel(sid=sid)
+            _trim(self._sids, self._limits.channels)
+        return channel
+
+    def _pv(self, operation: ObservedOperation) -> str:
+        """The name of the operation's channel, which may have become known after the operation."""
+        if not operation.pv and operation.channel is not None:
+            operation.pv = operation.channel.name
+        return operation.pv
+
+    def _other(self, side: _Side, decoded: PvaMessage) -> Name:
+        """A message that belongs to no operation; its PV."""
+        if isinstance(decoded, messages.CreateChannel):
+            for cid, name in decoded.channels:
+                self._asked(cid, name)
+            names = tuple(name for _, name in decoded.channels)
+            return names[0] if len(names) == 1 else names
+        if isinstance(decoded, messages.CreateChannelReply):
+            return self._created(decoded)
+        if isinstance(decoded, messages.DestroyChannel):
+            channel = self._destroyed(decoded)
+            return "" if channel is None else channel.name
+        if isinstance(decoded, messages.Search):
+            for cid, name in decoded.channels:
+                self.learn_name(cid, name)
+            return tuple(name for _, name in decoded.channels)
+        if isinstance(decoded, messages.SearchResponse):
+            return tuple(self._name(cid) for cid in decoded.cids)
+        if isinstance(decoded, messages.AclChange):
+            return self._name(decoded.cid)
+        if isinstance(decoded, messages.RemoteMessage):
+            operation = self._operations.get(decoded.ioid)
+            return "" if operation is None else self._pv(operation)
+        if isinstance(decoded, messages.MultipleData):
+            return tuple(self._pv(self._reply(reply)[0]) for reply in decoded.replies)
+        return ""
+
+    def _name(self, cid: int) -> str:
+        name = self._names.get(cid, "")
+        if not name and cid in self._cids:
+            name = self._cids[cid].name
+        return name
+
+    def _asked(self, cid: int, name: str) -> None:
+        """A client asks for a channel. Its reply may have been seen before, when directions come out of step."""
+        channel = self._cids.get(cid)
+        if channel is None or channel.name not in ("", name):
+            channel = ObservedChannel(cid)
+        self._cids.pop(cid, None)
+        self._cids[cid] = channel
+        channel.name = name
+        _trim(self._cids, self._limits.channels)
+
+    def _created(self, decoded: messages.CreateChannelReply) -> str:
+        cid, sid = decoded.cid, decoded.sid
+        asked = self._cids.get(cid)
+        name = asked.name if asked is not None and asked.name else self._names.get(cid, "")
+        if decoded.reason or not decoded.status.ok or sid == messages.NO_CHANNEL:
+            return name
+        channel = self._sids.get(sid)
+        if channel is None or channel.cid is not None:
+            # New, or a number used again. Otherwise only requests of it have been seen so far.
+            if asked is not None and asked.sid in (None, sid):
+                channel = asked
+            else:
+                channel = ObservedChannel()
+        channel.cid = cid
+        channel.sid = sid
+        channel.name = name
+        self._sids.pop(sid, None)
+        self._sids[sid] = channel
+        self._cids[cid] = channel
+        _trim(self._sids, self._limits.channels)
+        _trim(self._cids, self._limits.channels)
+        return name
+
+    def _destroyed(self, decoded: messages.DestroyChannel) -> ObservedChannel | None:
+        channel = self._sids.get(decoded.sid)
+        if channel is None or channel.cid not in (None, decoded.cid):
+            # Clients of pvAccessCPP before 7.1.1 swap the two.
+            swapped = self._sids.get(decoded.cid)
+            if swapped is not None and swapped.cid == decoded.sid:
+                channel = swapped
+            elif channel is None:
+                channel = self._cids.get(decoded.cid)
+        if channel is not None:
+            for ioid in list(channel.ioids):
+                operation = self._operations.get(ioid)
+                if operation is not None and operation.channel is channel:
+                    self._end(operation)
+            channel.ioids.clear()
+        return channel
+
+    # -- operations
+
+    def _new(self, command: int, ioid: int) -> ObservedOperation:
+        old = self._operations.pop(ioid, None)
+        if old is not None:
+            self._forget(old)
+        operation = self._operations[ioid] = ObservedOperation(command, ioid, self._server.gaps)
+        while len(self._operations) > self._limits.operations:
+            oldest = next(iter(self._operations))
+            self._forget(self._operations.pop(oldest))
+        return operation
+
+    def _forget(self, operation: ObservedOperation) -> None:
+        operation.ended = True
+        if operation.channel is not None:
+            operation.channel.ioids.pop(operation.ioid, None)
+        if self._valued.get(operation.ioid) is operation:
+            del self._valued[operation.ioid]
+
+    def _end(self, operation: ObservedOperation) -> None:
+        if operation.ended:
+            return
+        operation.ended = True
+        self._ended.append(operation)
+        if len(self._ended) > _ENDED_KEPT:
+            oldest = self._ended.popleft()
+            if self._operations.get(oldest.ioid) is oldest:
+                del self._operations[oldest.ioid]
+                self._forget(oldest)
+
+    def _attach(self, operation: ObservedOperation, sid: int) -> None:
+        channel = self._channel(sid)
+        operation.channel = channel
+        operation.sid = sid
+        channel.ioids[operation.ioid] = None
+        self._pv(operation)
+
+    def _request(self, decoded: messages.Request) -> ObservedOperation | None:
+        ioid, command = decoded.ioid, decoded.command
+        operation = self._operations.get(ioid)
+        if isinstance(decoded, messages.InitRequest | messages.GetField):
+            # Its reply may have been seen before, when directions come out of step.
+            if (
+                operation is None
+                or operation.command != command
+                or operation.requested
+                or operation.channel is not None
+            ):
+                operation = self._new(command, ioid)
+            operation.requested = True
+            if isinstance(decoded, messages.InitRequest):
+                operation.request = decoded.request
+            if isinstance(decoded, messages.MonitorInit):
+                operation.pipelined = decoded.nfree is not None
+        elif isinstance(decoded, messages.DestroyRequest | messages.CancelRequest):
+            if operation is None:
+                return None
+        elif (
+            operation is None
+            or operation.command != command
+            or operation.channel_sid not in (None, decoded.sid)
+        ):
+            operation = self._new(command, ioid)
+        if operation.channel is None:
+            self._attach(operation, decoded.sid)
+        if isinstance(decoded, messages.DestroyRequest) or (
+            command == Command.MONITOR and isinstance(decoded, messages.SubRequest) and decoded.destroy
+        ):
+            self._end(operation)
+        return operation
+
+    def _reply(self, decoded: messages.Reply) -> tuple[ObservedOperation, Any, bitset.BitSet, str]:
+        """The operation of a reply, the value in it with the fields ever seen, and what is to be said of that."""
+        ioid, command = decoded.ioid, decoded.command
+        operation = self._operations.get(ioid)
+        first = isinstance(decoded, messages.InitReply | messages.GetFieldReply)
+        if operation is None or operation.command != command or (first and operation.replied):
+            operation = self._new(command, ioid)
+        if first:
+            operation.replied = True
+        messages.learn(operation, decoded)
+        data = getattr(decoded, "value", None)
+        seen = NO_BITS
+        note = ""
+        if isinstance(decoded, messages.PutGetGetPutReply):
+            if data is not None:
+                operation.put_seen = operation.put_seen | data.changed
+            seen = operation.put_seen
+        elif isinstance(decoded, messages.MonitorUpdate | messages.ValueReply | messages.MonitorFinal):
+            if data is not None:
+                operation.seen = operation.seen | data.changed
+                if operation.gaps != self._server.gaps:
+                    note = self._stale(operation, data.changed)
+                if command != Command.MONITOR:
+                    self._keep(operation)
+            seen = operation.seen
+        elif data is not None:
+            seen = _ROOT
+        if (
+            isinstance(decoded, messages.GetFieldReply | messages.MonitorFinal)
+            or (isinstance(decoded, messages.SubReply) and decoded.destroy)
+            or (isinstance(decoded, messages.InitReply) and not decoded.status.ok)
+        ):
+            self._end(operation)
+        return operation, data, seen, note
+
+    def _keep(self, operation: ObservedOperation) -> None:
+        """It has a value now; the one that got its value longest ago may have to give it up."""
+        self._valued.pop(operation.ioid, None)
+        self._valued[operation.ioid] = operation
+        if len(self._valued) > _VALUES_KEPT:
+            oldest = self._valued.pop(next(iter(self._valued)))
+            oldest.value = None
+            oldest.seen = NO_BITS
+
+    def _stale(self, operation: ObservedOperation, changed: bitset.BitSet) -> str:
+        """After a gap: "" once every field has come again."""
+        operation.fresh = operation.fresh | changed
+        if operation.seen <= operation.fresh or 0 in operation.fresh:
+            operation.fresh = NO_BITS
+            operation.gaps = self._server.gaps
+            return ""
+        return _STALE
