@@ -174,7 +174,10 @@ def capture(data: bytes, order: str) -> None:
 
 TARGETS: list[Callable[[bytes, str], None]] = [
     *(lambda data, order, target=target: same(target, data, order) for target in (decode_type, decode_any)),
-    *(lambda data, order, target=target: same(target, data, order) for target in (decode_update, decode_bitset)),
+    *(
+        lambda data, order, target=target: same(target, data, order)
+        for target in (decode_update, decode_bitset)
+    ),
     lambda data, order: same(frames, data, order),
     message,
     client,
@@ -203,7 +206,12 @@ def seeds() -> Iterator[bytes]:
         places.append(Path(shared))
     elif not shared and os.environ.get("CI"):
         sys.exit("tests/fuzz.py: PVAFAST_VECTORS is not set ('none': do without)")
-    kinds = {"fielddesc": (TYPE,), "typevalue": (ANY,), "bitset": (BITSET,), "message": (STREAM, CLIENT, SERVER)}
+    kinds = {
+        "fielddesc": (TYPE,),
+        "typevalue": (ANY,),
+        "bitset": (BITSET,),
+        "message": (STREAM, CLIENT, SERVER),
+    }
     for place in places:
         for path in sorted(place.glob("*.json")):
             for vector in json.loads(path.read_text()):

@@ -1,7 +1,8 @@
-"""Recorded network traffic: pcap and pcapng files -> packets -> TCP streams and UDP datagrams."""
+"""Recorded network traffic: pcap and pcapng files -> packets -> TCP streams and UDP datagrams -> PVA messages."""
 
 from .events import Clock, Closed, Connection, Damage, Data, Datagram, Event, Gap, Opened
 from .files import Capture
+from .records import Record, Records, read
 from .traffic import Statistics, Traffic
 
 __all__ = [
@@ -15,6 +16,9 @@ __all__ = [
     "Event",
     "Gap",
     "Opened",
+    "Record",
+    "Records",
     "Statistics",
     "Traffic",
+    "read",
 ]

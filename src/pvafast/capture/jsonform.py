@@ -1,0 +1,226 @@
+"""Records as JSON objects: one a line, pure ASCII.
+
+time              epoch seconds with every digit of the capture, a number
+src, dst          "address:port"; transport: "tcp" or "udp"; connection: the number of the TCP connection
+direction         the sender's role, "client" or "server"
+command           the specification's name in capitals; subcommand: a number
+sid, cid, ioid    numbers, where they are known; pv: a string, in SEARCH and SEARCH_RESPONSE a list of strings
+status            {"type", "message", "stack"}
+type              the type that the message brings, as text
+changed, overrun  lists of dotted leaf names
+value             the value as the receiver holds it after this message; fields never seen are left out
+message           what else the message says, by the names of pvafast.messages
+note              what could not be known; damage: {"reason", "path", "offset", "lost", "missing"}
+
+In values: a union is {"union": name, "value": ...}, an any {"any": type, "value": ...}, a null null, floats that are not
+finite "NaN", "Infinity" and "-Infinity". A numeric array of more than max_elements is {"dtype", "shape", "sha256"} over its
+little-endian elements, a string array {"strings": n, "sha256"} over the strings in UTF-8, each behind its length as a
+little-endian uint32, any other list {"length", "sha256"} over its JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import struct
+from enum import Enum
+from typing import Any, Final
+
+import numpy as np
+
+from .. import messages
+from .._backend import bitset, introspection, value
+from .._types import STRUCTURE
+from .records import Record
+
+# Fields of messages that have a place of their own, or say nothing.
+_PLACED: Final = frozenset(
+    {
+        "sid",
+        "cid",
+        "ioid",
+        "status",
+        "type",
+        "value",
+        "overrun",
+        "trailing",
+        "raw",
+        "reason",
+        "destroy",
+        "bits",
+        "zeros",
+        "sub",
+    }
+)
+
+
+def dumps(record: Record, max_elements: int = 64) -> str:
+    """The record as one line of JSON, without the line end. max_elements: 0 for no limit."""
+    head = f'{{"time": {record.time}, '
+    return head + json.dumps(as_object(record, max_elements), ensure_ascii=True, allow_nan=False)[1:]
+
+
+def as_object(record: Record, max_elements: int = 64) -> dict[str, Any]:
+    """What a line says, but for the time."""
+    form = _Form(max_elements)
+    found: dict[str, Any] = {"src": record.src, "dst": record.dst, "transport": record.transport}
+    if record.connection is not None:
+        found["connection"] = record.connection
+    found["direction"] = record.direction or None
+    found["command"] = record.command
+    for name in ("subcommand", "sid", "cid", "ioid"):
+        number = getattr(record, name)
+        if number is not None:
+            found[name] = int(number)
+    pv = record.pv
+    if isinstance(pv, tuple):
+        found["pv"] = list(pv)
+    elif pv:
+        found["pv"] = pv
+    status = record.status
+    if status is not None:
+        found["status"] = form.plain(status)
+    if record.type is not None:
+        found["type"] = record.type.format("short")
+    held = record.value
+    if held is not None:
+        changed = record.changed
+        if changed is not None:
+            found["changed"] = _leaves(held.type, changed)
+            if record.command == "MONITOR":
+                found["overrun"] = _leaves(held.type, record.overrun)
+        if isinstance(held, value.Value) and changed is not None:
+            found["value"] = form.seen(held, record.seen)
+        else:
+            found["value"] = form.leaf(held)
+    damage = record.damage
+    if damage is not None:
+        found["damage"] = {
+            "reason": damage.reason, "path": damage.path, "offset": damage.offset, "lost": damage.lost, "missing": damage.missing,
+        }  # fmt: skip
+        return found
+    message = record.message
+    if message is not None:
+        rest = form.fields(message, held is not None)
+        if rest:
+            found["message"] = rest
+    if record.note:
+        found["note"] = record.note
+    return found
+
+
+def _leaves(type: introspection.FieldDesc, bits: bitset.BitSet) -> list[str]:
+    names = type.names
+    return [names[i] for i in bits.expand(type)]
+
+
+class _Form:
+    """Values as JSON, arrays shortened."""
+
+    def __init__(self, max_elements: int) -> None:
+        self.most = max_elements if max_elements > 0 else 1 << 62
+
+    def seen(self, held: value.Value, bits: bitset.BitSet) -> Any:
+        """A Value without the leaves that have never been seen."""
+        type = held.type
+        if type.code != STRUCTURE:
+            return self.leaf(held[""])
+        leaves = set(bits.expand(type))
+        return self._structure(held, type, 0, leaves)
+
+    def _structure(
+        self, held: value.Value, type: introspection.FieldDesc, at: int, leaves: set[int]
+    ) -> dict[str, Any]:
+        found = {}
+        child = at + 1
+        for name, member in type.members.items():
+            if member.code == STRUCTURE:
+                stop = child + len(member)
+                if any(i in leaves for i in range(child, stop)):
+                    found[name] = self._structure(held[(name,)], member, child, leaves)
+                child = stop
+            else:
+                if child in leaves:
+                    found[name] = self.leaf(held[(name,)])
+                child += 1
+        return found
+
+    def leaf(self, leaf: Any) -> Any:
+        """Any value."""
+        if isinstance(leaf, value.Value):
+            if leaf.type.code != STRUCTURE:
+                return self.leaf(leaf[""])
+            return {name: self.leaf(leaf[(name,)]) for name in leaf.type.members}
+        if isinstance(leaf, float):
+            return (
+                leaf
+                if math.isfinite(leaf)
+                else "NaN"
+                if leaf != leaf
+                else "Infinity"
+                if leaf > 0
+                else "-Infinity"
+            )
+        if isinstance(leaf, np.ndarray):
+            return self._array(leaf)
+        if isinstance(leaf, list):
+            return self._list(leaf)
+        if isinstance(leaf, value.UnionValue):
+            return {"union": leaf.name, "value": self.leaf(leaf.value)}
+        if isinstance(leaf, value.AnyValue):
+            return {"any": leaf.type.format("short"), "value": self.leaf(leaf.value)}
+        return leaf
+
+    def _array(self, array: np.ndarray[Any, Any]) -> Any:
+        if array.size > self.most:
+            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            digest = hashlib.sha256(memoryview(np.ascontiguousarray(little).view(np.uint8))).hexdigest()
+            return {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": digest}
+        if array.dtype.kind == "f":
+            return [self.leaf(item) for item in array.tolist()]
+        return array.tolist()
+
+    def _list(self, items: list[Any]) -> Any:
+        if len(items) <= self.most:
+            return [self.leaf(item) for item in items]
+        if all(isinstance(item, str) for item in items):
+            digest = hashlib.sha256()
+            for item in items:
+                raw = item.encode("utf-8", "surrogateescape")
+                digest.update(struct.pack("<I", len(raw)) + raw)
+            return {"strings": len(items), "sha256": digest.hexdigest()}
+        text = json.dumps([self.leaf(item) for item in items], ensure_ascii=True, allow_nan=False)
+        return {"length": len(items), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+    def fields(self, message: messages.PvaMessage, with_value: bool) -> dict[str, Any]:
+        """What a message says that has no place of its own in the record."""
+        found = {}
+        for field in dataclasses.fields(message):
+            if field.name in _PLACED:
+                continue
+            item = getattr(message, field.name)
+            if item is not None and not (field.name == "changed" and with_value):
+                found[field.name] = self.plain(item)
+        if message.trailing:
+            found["trailing"] = message.trailing.hex()
+        return found
+
+    def plain(self, item: Any) -> Any:
+        """The value of a message's field."""
+        if isinstance(item, Enum):
+            return item.name
+        if isinstance(item, bytes | bytearray | memoryview):
+            return bytes(item).hex()
+        if isinstance(item, introspection.FieldDesc):
+            return item.format("short")
+        if isinstance(item, bitset.BitSet):
+            return list(item)
+        if isinstance(item, messages.Status):
+            return {"type": item.type.name, "message": item.message, "stack": item.stack}
+        if isinstance(item, messages.PvaMessage):
+            return {"message": type(item).__name__, **self.fields(item, False)}
+        if isinstance(item, tuple):
+            return [self.plain(part) for part in item]
+        return self.leaf(item)

@@ -1,0 +1,401 @@
+"""Records: the PVA messages of a capture, one by one, each with who sent it, when, and what is known of its channel.
+
+PVA is recognised by its bytes, on any port and from either side, also where the capture begins in the middle of a
+conversation; everything else is left out. What is lost or damaged is a record, too (`record.damage`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import IO, Any, Final, final
+
+from .. import messages
+from .._backend import bitset, codec, framing, introspection, value
+from ..connection import Malformed, Observed, Observer
+from ..connection.events import Role
+from ..errors import DecodeError
+from ..limits import Limits
+from ..messages import Command, ControlCommand, PvaMessage, Status
+from .events import Clock, Closed, Connection, Damage, Data, Datagram, Gap, Opened
+from .files import Capture
+from .traffic import Statistics, Traffic
+
+# How far into a stream that is joined in its middle PVA is looked for.
+_LOOK: Final = 131_072
+# Searches whose answer is still awaited; the oldest are forgotten.
+_SEARCHED: Final = 262_144
+_COMMANDS: Final = {int(command): command.name for command in Command}
+_CONTROLS: Final = {int(command): command.name for command in ControlCommand}
+_NO_BITS: Final = bitset.BitSet()
+_UDP: Final = frozenset({Command.BEACON, Command.SEARCH, Command.SEARCH_RESPONSE, Command.ORIGIN_TAG})
+
+
+@final
+class Record:
+    """A PVA message of a capture, or damage in it.
+
+    src, dst: "address:port". transport: "tcp" or "udp". connection: the number of the TCP connection, None over UDP.
+    """
+
+    __slots__ = ("_clock", "_event", "_ticks", "connection", "dst", "src", "transport")
+
+    def __init__(
+        self,
+        event: Observed | Malformed,
+        src: str,
+        dst: str,
+        transport: str,
+        connection: int | None,
+        ticks: int,
+        clock: Clock,
+    ) -> None:
+        self._event = event
+        self.src = src
+        self.dst = dst
+        self.transport = transport
+        self.connection = connection
+        self._ticks = ticks
+        self._clock = clock
+
+    @property
+    def time(self) -> str:
+        """Epoch seconds with every digit of the capture."""
+        return self._clock.text(self._ticks)
+
+    @property
+    def ns(self) -> int:
+        """Nanoseconds since 1970, rounded down."""
+        return self._clock.nanoseconds(self._ticks)
+
+    @property
+    def direction(self) -> str:
+        """The sender's role: "client" or "server"; "" where damage leaves it open."""
+        return self._event.direction or ""
+
+    @property
+    def offset(self) -> int:
+        """Of the message's header in its direction of the stream, or in the datagram."""
+        return self._event.offset
+
+    @property
+    def damage(self) -> Malformed | None:
+        """What is lost or damaged; None for a message."""
+        event = self._event
+        return event if isinstance(event, Malformed) else None
+
+    @property
+    def frame(self) -> framing.Message | None:
+        """Header and payload; None where there is none."""
+        return self._event.frame
+
+    @property
+    def message(self) -> PvaMessage | None:
+        """The decoded message; None where it cannot be decoded."""
+        event = self._event
+        return event.message if isinstance(event, Observed) else None
+
+    @property
+    def command(self) -> str:
+        """The specification's name of the command, in capitals; "MALFORMED" or "LOST" for damage without a header."""
+        frame = self._event.frame
+        if frame is None:
+            return "LOST" if isinstance(self._event, Malformed) and self._event.missing else "MALFORMED"
+        names = _CONTROLS if frame.is_control else _COMMANDS
+        return names.get(frame.command) or f"{'CONTROL' if frame.is_control else 'COMMAND'}_{frame.command}"
+
+    @property
+    def subcommand(self) -> int | None:
+        """The sub byte of an operation's message."""
+        event = self._event
+        if isinstance(event, Malformed):
+            return None
+        if event.decoded is None:
+            return 0  # an update of a monitor, the one message that is not kept decoded
+        sub: int | None = getattr(event.decoded, "sub", None)
+        return sub
+
+    @property
+    def sid(self) -> int | None:
+        """The server's number of the channel."""
+        return self._event.sid if isinstance(self._event, Observed) else None
+
+    @property
+    def cid(self) -> int | None:
+        """The client's number of the channel."""
+        return self._event.cid if isinstance(self._event, Observed) else None
+
+    @property
+    def ioid(self) -> int | None:
+        """The number of the operation."""
+        return self._event.ioid if isinstance(self._event, Observed) else None
+
+    @property
+    def pv(self) -> str | tuple[str, ...]:
+        """The name of the channel, "" where it is not known; of a search or its answer all names."""
+        return self._event.pv
+
+    @property
+    def status(self) -> Status | None:
+        """The status in it, if it has one."""
+        return self._event.status if isinstance(self._event, Observed) else None
+
+    @property
+    def type(self) -> introspection.FieldDesc | None:
+        """The type that the message brings (INIT and GET_FIELD replies)."""
+        event = self._event
+        found = getattr(event.decoded, "type", None) if isinstance(event, Observed) else None
+        return found if isinstance(found, introspection.FieldDesc) else None
+
+    @property
+    def value(self) -> Any:
+        """The value as the receiver holds it after this message, merged with earlier updates; None if there is none."""
+        return self._event.value if isinstance(self._event, Observed) else None
+
+    @property
+    def seen(self) -> bitset.BitSet:
+        """The bits of the fields that `value` has ever had from the sender."""
+        return self._event.seen if isinstance(self._event, Observed) else _NO_BITS
+
+    @property
+    def changed(self) -> bitset.BitSet | None:
+        """The bits that came with the message; None where it carries none."""
+        held = self.value
+        event = self._event
+        if isinstance(held, value.Value) and isinstance(event, Observed):
+            decoded = event.decoded
+            if decoded is None or not isinstance(decoded, messages.Rpc | messages.RpcReply):
+                return held.changed
+        return None
+
+    @property
+    def overrun(self) -> bitset.BitSet:
+        """The fields of which older values are lost."""
+        return self._event.overrun if isinstance(self._event, Observed) else _NO_BITS
+
+    @property
+    def size(self) -> int:
+        """Bytes of the message with its header; of damage, the bytes not decoded and those missing."""
+        event = self._event
+        if isinstance(event, Malformed):
+            return event.lost + event.missing
+        return 8 if event.frame.is_control else 8 + event.frame.size
+
+    @property
+    def note(self) -> str:
+        """What could not be known, or what is damaged; "" if nothing."""
+        event = self._event
+        if isinstance(event, Observed):
+            return event.note
+        return f"{event.reason} at `{event.path}`" if event.path else event.reason
+
+    def __repr__(self) -> str:
+        return f"<Record {self.time} {self.src} -> {self.dst} {self.command} {self.pv!r}>"
+
+
+def plausible(data: bytes, at: int) -> int:
+    """Where the message whose header may be at `at` ends; -1 if that is no header. Eight bytes must be there."""
+    if data[at] != 0xCA or not data[at + 1]:
+        return -1
+    flags, command = data[at + 2], data[at + 3]
+    if flags & 0x0E or command > 22 or (flags & 0x01 and command > 4):
+        return -1
+    if flags & 0x01:
+        return at + 8
+    return at + 8 + int.from_bytes(data[at + 4 : at + 8], "big" if flags & 0x80 else "little")
+
+
+def recognised(data: bytes, from_start: bool) -> bool | None:
+    """Whether a stream that begins with `data` is PVA; None: more bytes are needed."""
+    if len(data) < 8:
+        return None if not data or not from_start or data[0] == 0xCA else False
+    if from_start:
+        return plausible(data, 0) >= 0
+    at = data.find(0xCA)
+    while 0 <= at <= len(data) - 8:
+        stop = plausible(data, at)
+        # In the middle of a stream one header may be chance; the next one behind it is not.
+        if stop >= 0 and (stop == len(data) or (stop + 8 <= len(data) and plausible(data, stop) >= 0)):
+            return True
+        at = data.find(0xCA, at + 1)
+    return None if len(data) < _LOOK else False
+
+
+class _Conversation:
+    """What is kept of a TCP connection: before it is known to be PVA the events, afterwards the Observer."""
+
+    __slots__ = ("begun", "observer", "size", "waiting")
+
+    def __init__(self) -> None:
+        self.observer: Observer | None = None
+        self.waiting: list[Data | Gap] = []
+        self.begun = [False, False]
+        self.size = 0
+
+
+@final
+class Records:
+    """Iterate it once: the records of a capture.
+
+    `damage` afterwards tells where the file could not be read further, None if it was read to its end; `statistics`
+    are those of the packets.
+    """
+
+    def __init__(self, capture: Capture, limits: Limits) -> None:
+        self.capture = capture
+        self._limits = limits
+        self._traffic = Traffic(capture)
+        self._searched: dict[tuple[str, int], str] = {}
+        self.damage: Damage | None = None
+        # Bytes of streams and datagrams that were PVA.
+        self.bytes = 0
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the packets were, and which were left out."""
+        return self._traffic.statistics
+
+    def __iter__(self) -> Iterator[Record]:
+        for event in self._traffic:
+            if isinstance(event, Data):
+                connection = event.connection
+                kept = connection.user
+                if kept is not None and kept.observer is not None:
+                    _, side, ticks, clock, data = event
+                    self.bytes += len(data)
+                    observer = kept.observer
+                    observer.receive_data(side, data, ticks)
+                    yield from self._told(observer, connection, side, clock)
+                    continue
+                yield from self._recognise(connection, event)
+            elif isinstance(event, Gap):
+                kept = event.connection.user
+                if kept is not None and kept.observer is not None:
+                    kept.observer.receive_gap(event.direction, event.size, event.time)
+                    yield from self._told(kept.observer, event.connection, event.direction, event.clock)
+                else:
+                    yield from self._recognise(event.connection, event)
+            elif isinstance(event, Datagram):
+                yield from self._datagram(event)
+            elif isinstance(event, Opened):
+                event.connection.user = _Conversation()
+            elif isinstance(event, Closed):
+                kept = event.connection.user
+                event.connection.user = None
+                if kept is not None and kept.observer is not None:
+                    for side in (0, 1):
+                        kept.observer.receive_eof(side, event.time)
+                        yield from self._told(kept.observer, event.connection, side, event.clock)
+            elif isinstance(event, Damage):
+                self.damage = event
+
+    def _told(self, observer: Observer, connection: Connection, side: int, clock: Clock) -> Iterator[Record]:
+        first, second = connection.addresses
+        src, dst = (second, first) if side else (first, second)
+        number = connection.number
+        for event in observer.events():
+            time = event.time
+            yield Record(event, src, dst, "tcp", number, time, clock)
+
+    def _recognise(self, connection: Connection, event: Data | Gap) -> Iterator[Record]:
+        """Keep what comes until the connection is known to be PVA or not."""
+        kept = connection.user
+        if kept is None:
+            return
+        kept.waiting.append(event)
+        if isinstance(event, Data):
+            kept.size += len(event.data)
+        side = event.direction
+        verdict: bool | None = None
+        mine = [piece for piece in kept.waiting if piece.direction == side]
+        whole = connection.started[side] and not any(isinstance(piece, Gap) for piece in mine)
+        joined = b"".join(piece.data for piece in mine if isinstance(piece, Data))
+        verdict = recognised(joined, whole)
+        if verdict is None and kept.size >= 2 * _LOOK:
+            verdict = False
+        if verdict is False:
+            connection.ignored = True
+            connection.user = None
+        if not verdict:
+            return
+        observer = kept.observer = Observer(limits=self._limits)
+        waiting, kept.waiting = kept.waiting, []
+        for direction in (0, 1):
+            if not connection.started[direction]:
+                observer.receive_gap(direction, 0)
+        for piece in waiting:
+            if isinstance(piece, Data):
+                self.bytes += len(piece.data)
+                observer.receive_data(piece.direction, piece.data, piece.time)  # type: ignore[arg-type]
+            else:
+                observer.receive_gap(piece.direction, piece.size, piece.time)
+            yield from self._told(observer, connection, piece.direction, piece.clock)
+
+    def _datagram(self, event: Datagram) -> Iterator[Record]:
+        data = event.data
+        at = 0
+        while at + 8 <= len(data):
+            stop = plausible(data, at)
+            if stop < 0 or data[at + 3] not in _UDP:
+                return
+            flags = data[at + 2]
+            frame = framing.Message(
+                version=data[at + 1], flags=flags, command=data[at + 3], data=data, start=at + 8,
+                end=min(stop, len(data)), offset=at, size=stop - at - 8,
+            )  # fmt: skip
+            role: Role = "server" if flags & 0x40 else "client"
+            self.bytes += frame.end - at
+            told: Observed | Malformed
+            try:
+                decoded = messages.decode(
+                    frame, codec=codec.Codec(limits=self._limits), from_server=bool(flags & 0x40)
+                )
+            except DecodeError as error:
+                reason = error.reason
+                if event.missing and stop > len(data):
+                    reason = f"datagram cut by the snap length, {event.missing} bytes missing"
+                told = Malformed(
+                    direction=role,
+                    offset=at,
+                    path=error.path,
+                    reason=reason,
+                    lost=frame.end - at,
+                    missing=event.missing,
+                    time=event.time,
+                    frame=frame,
+                )
+            else:
+                pv = self._names(decoded, event)
+                told = Observed(
+                    role, at, event.time, frame, pv, None, None, _NO_BITS, _NO_BITS, decoded.reason, decoded
+                )
+            yield Record(told, event.src, event.dst, "udp", None, event.time, event.clock)
+            at = stop
+
+    def _names(self, decoded: PvaMessage, event: Datagram) -> str | tuple[str, ...]:
+        """The names of a search or of its answer; the former are kept for the latter."""
+        if isinstance(decoded, messages.Search):
+            host = event.src.rpartition(":")[0]
+            asker = f"{_bracketed(decoded.address) or host}:{decoded.port}"
+            for cid, name in decoded.channels:
+                self._searched.pop((asker, cid), None)
+                self._searched[asker, cid] = name
+            while len(self._searched) > _SEARCHED:
+                del self._searched[next(iter(self._searched))]
+            return tuple(name for _, name in decoded.channels)
+        if isinstance(decoded, messages.SearchResponse):
+            return tuple(self._searched.get((event.dst, cid), "") for cid in decoded.cids)
+        return ""
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def read(source: str | os.PathLike[str] | IO[bytes], *, limits: Limits | None = None) -> Records:
+    """The records of a capture: pcap or pcapng, also compressed with gzip.
+
+    source: a path, "-" for standard input, or a binary file. Raises DecodeError for what is no capture, OSError for
+    what cannot be read. Memory is bounded by `limits` and by what the streams of the capture hold open.
+    """
+    return Records(Capture(source), Limits() if limits is None else limits)
