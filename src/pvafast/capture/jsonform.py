@@ -176,7 +176,7 @@ class _Form:
     def _array(self, array: np.ndarray[Any, Any]) -> Any:
         if array.size > self.most:
             little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-            digest = hashlib.sha256(memoryview(np.ascontiguousarray(little).view(np.uint8))).hexdigest()
+            digest = hashlib.sha256(little.tobytes()).hexdigest()
             return {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": digest}
         if array.dtype.kind == "f":
             return [self.leaf(item) for item in array.tolist()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import IO, Any, Final, final
+from typing import IO, Any, Final, NamedTuple, final
 
 from .. import messages
 from .._backend import bitset, codec, framing, introspection, value
@@ -31,83 +31,76 @@ _NO_BITS: Final = bitset.BitSet()
 _UDP: Final = frozenset({Command.BEACON, Command.SEARCH, Command.SEARCH_RESPONSE, Command.ORIGIN_TAG})
 
 
+class _Record(NamedTuple):
+    event: Observed | Malformed
+    src: str
+    dst: str
+    transport: str
+    connection: int | None
+    ticks: int
+    clock: Clock
+
+
 @final
-class Record:
+class Record(_Record):
     """A PVA message of a capture, or damage in it.
 
-    src, dst: "address:port". transport: "tcp" or "udp". connection: the number of the TCP connection, None over UDP.
+    event: what the Observer said of it. src, dst: "address:port". transport: "tcp" or "udp". connection: the number of
+    the TCP connection, None over UDP. ticks, clock: its time as the capture counts it.
     """
 
-    __slots__ = ("_clock", "_event", "_ticks", "connection", "dst", "src", "transport")
-
-    def __init__(
-        self,
-        event: Observed | Malformed,
-        src: str,
-        dst: str,
-        transport: str,
-        connection: int | None,
-        ticks: int,
-        clock: Clock,
-    ) -> None:
-        self._event = event
-        self.src = src
-        self.dst = dst
-        self.transport = transport
-        self.connection = connection
-        self._ticks = ticks
-        self._clock = clock
+    __slots__ = ()
 
     @property
     def time(self) -> str:
         """Epoch seconds with every digit of the capture."""
-        return self._clock.text(self._ticks)
+        return self.clock.text(self.ticks)
 
     @property
     def ns(self) -> int:
         """Nanoseconds since 1970, rounded down."""
-        return self._clock.nanoseconds(self._ticks)
+        return self.clock.nanoseconds(self.ticks)
 
     @property
     def direction(self) -> str:
         """The sender's role: "client" or "server"; "" where damage leaves it open."""
-        return self._event.direction or ""
+        return self.event.direction or ""
 
     @property
     def offset(self) -> int:
         """Of the message's header in its direction of the stream, or in the datagram."""
-        return self._event.offset
+        return self.event.offset
 
     @property
     def damage(self) -> Malformed | None:
         """What is lost or damaged; None for a message."""
-        event = self._event
+        event = self.event
         return event if isinstance(event, Malformed) else None
 
     @property
     def frame(self) -> framing.Message | None:
         """Header and payload; None where there is none."""
-        return self._event.frame
+        return self.event.frame
 
     @property
     def message(self) -> PvaMessage | None:
         """The decoded message; None where it cannot be decoded."""
-        event = self._event
+        event = self.event
         return event.message if isinstance(event, Observed) else None
 
     @property
     def command(self) -> str:
         """The specification's name of the command, in capitals; "MALFORMED" or "LOST" for damage without a header."""
-        frame = self._event.frame
+        frame = self.event.frame
         if frame is None:
-            return "LOST" if isinstance(self._event, Malformed) and self._event.missing else "MALFORMED"
+            return "LOST" if isinstance(self.event, Malformed) and self.event.missing else "MALFORMED"
         names = _CONTROLS if frame.is_control else _COMMANDS
         return names.get(frame.command) or f"{'CONTROL' if frame.is_control else 'COMMAND'}_{frame.command}"
 
     @property
     def subcommand(self) -> int | None:
         """The sub byte of an operation's message."""
-        event = self._event
+        event = self.event
         if isinstance(event, Malformed):
             return None
         if event.decoded is None:
@@ -118,50 +111,50 @@ class Record:
     @property
     def sid(self) -> int | None:
         """The server's number of the channel."""
-        return self._event.sid if isinstance(self._event, Observed) else None
+        return self.event.sid if isinstance(self.event, Observed) else None
 
     @property
     def cid(self) -> int | None:
         """The client's number of the channel."""
-        return self._event.cid if isinstance(self._event, Observed) else None
+        return self.event.cid if isinstance(self.event, Observed) else None
 
     @property
     def ioid(self) -> int | None:
         """The number of the operation."""
-        return self._event.ioid if isinstance(self._event, Observed) else None
+        return self.event.ioid if isinstance(self.event, Observed) else None
 
     @property
     def pv(self) -> str | tuple[str, ...]:
         """The name of the channel, "" where it is not known; of a search or its answer all names."""
-        return self._event.pv
+        return self.event.pv
 
     @property
     def status(self) -> Status | None:
         """The status in it, if it has one."""
-        return self._event.status if isinstance(self._event, Observed) else None
+        return self.event.status if isinstance(self.event, Observed) else None
 
     @property
     def type(self) -> introspection.FieldDesc | None:
         """The type that the message brings (INIT and GET_FIELD replies)."""
-        event = self._event
+        event = self.event
         found = getattr(event.decoded, "type", None) if isinstance(event, Observed) else None
         return found if isinstance(found, introspection.FieldDesc) else None
 
     @property
     def value(self) -> Any:
         """The value as the receiver holds it after this message, merged with earlier updates; None if there is none."""
-        return self._event.value if isinstance(self._event, Observed) else None
+        return self.event.value if isinstance(self.event, Observed) else None
 
     @property
     def seen(self) -> bitset.BitSet:
         """The bits of the fields that `value` has ever had from the sender."""
-        return self._event.seen if isinstance(self._event, Observed) else _NO_BITS
+        return self.event.seen if isinstance(self.event, Observed) else _NO_BITS
 
     @property
     def changed(self) -> bitset.BitSet | None:
         """The bits that came with the message; None where it carries none."""
         held = self.value
-        event = self._event
+        event = self.event
         if isinstance(held, value.Value) and isinstance(event, Observed):
             decoded = event.decoded
             if decoded is None or not isinstance(decoded, messages.Rpc | messages.RpcReply):
@@ -171,12 +164,12 @@ class Record:
     @property
     def overrun(self) -> bitset.BitSet:
         """The fields of which older values are lost."""
-        return self._event.overrun if isinstance(self._event, Observed) else _NO_BITS
+        return self.event.overrun if isinstance(self.event, Observed) else _NO_BITS
 
     @property
     def size(self) -> int:
         """Bytes of the message with its header; of damage, the bytes not decoded and those missing."""
-        event = self._event
+        event = self.event
         if isinstance(event, Malformed):
             return event.lost + event.missing
         return 8 if event.frame.is_control else 8 + event.frame.size
@@ -184,7 +177,7 @@ class Record:
     @property
     def note(self) -> str:
         """What could not be known, or what is damaged; "" if nothing."""
-        event = self._event
+        event = self.event
         if isinstance(event, Observed):
             return event.note
         return f"{event.reason} at `{event.path}`" if event.path else event.reason
@@ -224,13 +217,14 @@ def recognised(data: bytes, from_start: bool) -> bool | None:
 class _Conversation:
     """What is kept of a TCP connection: before it is known to be PVA the events, afterwards the Observer."""
 
-    __slots__ = ("begun", "observer", "size", "waiting")
+    __slots__ = ("ends", "observer", "size", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, addresses: tuple[str, str]) -> None:
         self.observer: Observer | None = None
         self.waiting: list[Data | Gap] = []
-        self.begun = [False, False]
         self.size = 0
+        # (source, destination) of either direction.
+        self.ends = (addresses, addresses[::-1])
 
 
 @final
@@ -256,6 +250,7 @@ class Records:
         return self._traffic.statistics
 
     def __iter__(self) -> Iterator[Record]:
+        make = tuple.__new__
         for event in self._traffic:
             if isinstance(event, Data):
                 connection = event.connection
@@ -265,7 +260,10 @@ class Records:
                     self.bytes += len(data)
                     observer = kept.observer
                     observer.receive_data(side, data, ticks)
-                    yield from self._told(observer, connection, side, clock)
+                    src, dst = kept.ends[side]
+                    number = connection.number
+                    for told in observer.events():
+                        yield make(Record, (told, src, dst, "tcp", number, told.time, clock))
                     continue
                 yield from self._recognise(connection, event)
             elif isinstance(event, Gap):
@@ -278,7 +276,7 @@ class Records:
             elif isinstance(event, Datagram):
                 yield from self._datagram(event)
             elif isinstance(event, Opened):
-                event.connection.user = _Conversation()
+                event.connection.user = _Conversation(event.connection.addresses)
             elif isinstance(event, Closed):
                 kept = event.connection.user
                 event.connection.user = None
@@ -290,12 +288,9 @@ class Records:
                 self.damage = event
 
     def _told(self, observer: Observer, connection: Connection, side: int, clock: Clock) -> Iterator[Record]:
-        first, second = connection.addresses
-        src, dst = (second, first) if side else (first, second)
-        number = connection.number
+        src, dst = connection.addresses[::-1] if side else connection.addresses
         for event in observer.events():
-            time = event.time
-            yield Record(event, src, dst, "tcp", number, time, clock)
+            yield Record(event, src, dst, "tcp", connection.number, event.time, clock)
 
     def _recognise(self, connection: Connection, event: Data | Gap) -> Iterator[Record]:
         """Keep what comes until the connection is known to be PVA or not."""

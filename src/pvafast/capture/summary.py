@@ -9,6 +9,7 @@ import numpy as np
 from .. import messages
 from .._backend import introspection, value
 from .._types import STRUCTURE, UNION
+from ..connection import Observed
 from .records import Record
 
 # What is kept of anything that a peer can make endless; what does not fit is counted.
@@ -55,7 +56,7 @@ class Pv:
     """What a PV did. updates: of monitors; bytes: of their messages; first, last: ns of the updates."""
 
     __slots__ = (
-        "bytes", "commands", "first", "frames", "last", "name", "overruns", "pixels", "shape", "type", "updates",
+        "bytes", "commands", "first", "frames", "is_image", "last", "name", "overruns", "pixels", "shape", "type", "updates",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -65,6 +66,7 @@ class Pv:
         self.bytes = 0
         self.first = 0
         self.last = 0
+        self.is_image = False
         self.frames = 0
         self.pixels = 0
         self.shape = ""
@@ -152,6 +154,13 @@ class Summary:
 
     def add(self, record: Record) -> None:
         """Take a record in."""
+        event = record[0]
+        if event.__class__ is Observed and event[10] is None:
+            # An update of a monitor, which is nearly all that there is.
+            held = event[6]
+            if held is not None:
+                self._update(record, event, held)
+                return
         self.records += 1
         self.bytes += record.size
         command = record.command
@@ -165,14 +174,6 @@ class Summary:
             return
         if record.connection is not None and record.connection not in self._connections:
             self._connect(record)
-        if (
-            command == "MONITOR"
-            and record.direction == "server"
-            and not record.subcommand
-            and record.value is not None
-        ):
-            self._update(record, now)
-            return
         status = record.status
         if status is not None and not status.ok:
             key = (_one(record.pv), command, status.type.name, status.message)
@@ -199,7 +200,7 @@ class Summary:
         name = _one(record.pv)
         if not name:
             return None
-        pv = self.pvs.get(name)
+        pv = self.pvs.get(name)  # type: ignore[arg-type]
         if pv is None:
             if len(self.pvs) >= _MOST:
                 self.dropped += 1
@@ -207,22 +208,36 @@ class Summary:
             pv = self.pvs[name] = Pv(name)
         return pv
 
-    def _update(self, record: Record, now: int) -> None:
-        """An update of a monitor: nearly all that there is."""
-        pv = self._pv(record)
+    def _update(self, record: Record, event: Observed, held: value.Value) -> None:
+        """An update of a monitor."""
+        _, _, _, _, number, ticks, clock = record
+        frame = event[3]
+        size = 8 + frame.size
+        now = clock.nanoseconds(ticks)
+        self.records += 1
+        self.bytes += size
+        if now > self.last:
+            self.last = now
+            if not self.first:
+                self.first = now
+        if number not in self._connections and number is not None:
+            self._connect(record)
+        name = event[4]
+        pv = self.pvs.get(name)  # type: ignore[arg-type]
         if pv is None:
-            return
+            pv = self._pv(record)
+            if pv is None:
+                return
         if not pv.updates:
             pv.first = now
+            pv.type = pv.type or type_name(held.type)
+            pv.is_image = pv.type.startswith("NTNDArray")
         pv.updates += 1
         pv.last = now
-        pv.bytes += record.size
-        held = record.value
-        if not pv.type:
-            pv.type = type_name(held.type)
-        if pv.type.startswith("NTNDArray"):
+        pv.bytes += size
+        if pv.is_image:
             self._frame(pv, held)
-        overrun = record.overrun
+        overrun = event[8]
         if overrun:
             names = held.type.names
             for i in overrun.expand(held.type):
