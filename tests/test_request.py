@@ -477,10 +477,10 @@ def test_values_both_ways() -> None:
     assert back["alarm.severity"] == 0  # is not in the selection
     assert back.changed_names() == ["value", "timeStamp.userTag"]
     sub.unmark()
-    sub.mark()
+    sub.mark("")
     assert set(selection.from_sub(sub).changed) == {1, 4, 6}
     full.unmark()
-    full.mark()
+    full.mark("")
     assert selection.to_sub(full).changed == BitSet([0])
     masked = selection.masked(full)
     assert masked.type == NTSCALAR

@@ -220,9 +220,9 @@ cdef class Value:
         return [names[i] for i in self.fd._expand_(bits)]
 
     def mark(self, *names):
-        """Mark fields as changed; without a name the whole. A structure is marked by its own bit."""
+        """Mark fields as changed; "" is the whole. A structure is marked by its own bit."""
         typed(self)
-        found = [index_of(self.fd, name) for name in (names or ("",))]
+        found = [index_of(self.fd, name) for name in names]
         for i in found:
             set_bit(self, <size_t>i)
 

@@ -103,9 +103,9 @@ class Value:
         return [plan.names[i] for i in plan.expand(_bits(self))]
 
     def mark(self, *names: str | tuple[str, ...]) -> None:
-        """Mark fields as changed; without a name the whole. A structure is marked by its own bit."""
+        """Mark fields as changed; "" is the whole. A structure is marked by its own bit."""
         bits = 0
-        for name in names or ("",):
+        for name in names:
             bits |= 1 << self._fd_.index(name)
         root = self._root_ or self
         _set_bits(root, root._bits_ | bits << self._node_)
@@ -407,7 +407,7 @@ def _assign(v: Value, plan: _Plan, i: int, obj: Any) -> None:
         first, stop = plan.slots(i)
         source = obj._slots_[obj._first_ : obj._first_ + stop - first]
         v._slots_[v._first_ + first : v._first_ + stop] = source
-        target.mark()
+        target.mark("")
         return
     if not isinstance(obj, Mapping):
         raise EncodeError(f"structure expected, {obj.__class__.__name__} found")
