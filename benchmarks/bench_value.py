@@ -35,6 +35,14 @@ def decode_update(subject: Any, name: str) -> Work:
     return repeated(batch(name), codec.decode_update, fd, raw, UPDATE_AT)
 
 
+def decoded(subject: Any, name: str) -> Work:
+    """One update, kept: for what it allocates."""
+    codec = subject.codec.Codec()
+    fd, _ = codec.decode_type(described(name))
+    raw = update(name)
+    return Work(lambda: codec.decode_update(fd, raw, UPDATE_AT)[0])
+
+
 def decode_frame(subject: Any, name: str) -> Work:
     """An NTNDArray to a shaped array: decode_update, the sizes of its dimensions, reshape."""
     n = int(name[3:])

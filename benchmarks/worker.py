@@ -4,6 +4,7 @@ One JSON object a line, a request and its answer:
 
 {"module", "function", "args"}  prepare (and assert) a work   {"per"}: messages in one run; null: it cannot do this
 {"seconds"}                     run it for about so long      {"ns"}: of one run
+{"allocated": update}           memory it takes               {"blocks", "bytes"}
 {"facts": true}                 versions                      {"python", ...}
 """
 
@@ -14,11 +15,14 @@ import importlib.metadata
 import json
 import platform
 import sys
+import tracemalloc
 from itertools import repeat
 from time import perf_counter_ns
 from typing import Any
 
 from .subjects import TWINS, Work, prepare
+
+KEPT = 20_000  # updates, for the memory that they take
 
 
 def measure(work: Work, seconds: float) -> float:
@@ -50,6 +54,23 @@ class Timer:
         assert self.work is not None
         return {"ns": measure(self.work, seconds)}
 
+    def allocated(self, name: str) -> dict[str, float]:
+        """Blocks and bytes that a decoded update takes while it is kept; `held` is made before, to be not counted."""
+        work = prepare(self.subject, "bench_value", "decoded", [name])
+        assert work is not None
+        held: list[object] = [None] * KEPT
+        for i in range(KEPT):  # free lists are used up, caches filled
+            held[i] = work.run()
+        tracemalloc.start()
+        before = sys.getallocatedblocks(), tracemalloc.get_traced_memory()[0]
+        more: list[object] = [None] * KEPT
+        for i in range(KEPT):
+            more[i] = work.run()
+        after = sys.getallocatedblocks(), tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        size = sys.getsizeof(more)
+        return {"blocks": (after[0] - before[0]) / KEPT, "bytes": (after[1] - before[1] - size) / KEPT}
+
     def facts(self) -> dict[str, Any]:
         found = {"python": platform.python_version(), "numpy": importlib.metadata.version("numpy")}
         if self.subject in TWINS:
@@ -63,6 +84,8 @@ class Timer:
             return self.prepare(request["module"], request["function"], request["args"])
         if "seconds" in request:
             return self.time(request["seconds"])
+        if "allocated" in request:
+            return self.allocated(request["allocated"])
         return self.facts()
 
 
