@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, final
 
 from .._types import STRUCTURE
-from ..errors import EncodeError, LimitExceeded, LocalProtocolError
+from ..errors import DecodeError, EncodeError, LimitExceeded, LocalProtocolError
 from ..limits import Limits
+from .bitset import BitSet
 from .buffer import _DEFAULT_LIMITS, Reader, Writer
+from .framing import Message
 from .introspection import FieldDesc, _read_desc, _too_deep, _TypeIds, _write_desc
 from .value import (
     AnyValue,
@@ -93,6 +95,27 @@ class Codec:
         """
         r = Reader(data, offset, end, byteorder, limits=self.limits, aligned=aligned)
         return self.read_update(type, r, base), r.pos
+
+    def decode_monitor(
+        self, type: FieldDesc, message: Message, base: Value | None = None, /
+    ) -> tuple[Value, BitSet, int]:
+        """Decode a MONITOR update (sub byte 00) as it comes: the value laid over `base`, the overruns, the offset behind.
+
+        The straight way for what comes at full rate; `type` and `base` as in decode_update. The paths of errors begin
+        with "value" or "overrun", their offsets count from the start of the payload.
+        """
+        start = message.start
+        r = Reader(message.data, min(start + 5, message.end), message.end, message.byteorder, limits=self.limits)
+        path = "value"
+        try:
+            update = self.read_update(type, r, base)
+            path = "overrun"
+            overrun = BitSet.read(r)
+        except DecodeError as error:
+            error.within(path)
+            error.offset -= start
+            raise
+        return update, overrun, r.pos
 
     def decode_any(
         self,

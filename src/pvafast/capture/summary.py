@@ -7,7 +7,7 @@ from typing import Any, Final, final
 import numpy as np
 
 from .. import messages
-from .._backend import introspection, value
+from .._backend import bitset, introspection, value
 from .._types import STRUCTURE, UNION
 from ..connection import Observed
 from .records import Record
@@ -135,6 +135,7 @@ class Summary:
         self.bytes = 0
         self.first = 0
         self.last = 0
+        self._ticks = -1
         self.dropped = 0
         self.pvs: dict[str, Pv] = {}
         self.servers: dict[str, End] = {}
@@ -154,13 +155,27 @@ class Summary:
 
     def add(self, record: Record) -> None:
         """Take a record in."""
-        event = record[0]
-        if event.__class__ is Observed and event[10] is None:
+        event, _, _, _, number, ticks, clock = record
+        if event.__class__ is Observed and event[10] is None and event[6] is not None:
             # An update of a monitor, which is nearly all that there is.
-            held = event[6]
-            if held is not None:
-                self._update(record, event, held)
-                return
+            pv = self.pvs.get(event[4])
+            if pv is None or not pv.updates or number not in self._connections:
+                pv = self._first_update(record, event[6])
+            if ticks != self._ticks:
+                self._ticks = ticks
+                self.last = max(self.last, clock.nanoseconds(ticks))
+            size = 8 + event[3].size
+            self.records += 1
+            self.bytes += size
+            if pv is not None:
+                pv.updates += 1
+                pv.last = self.last
+                pv.bytes += size
+                if pv.is_image:
+                    self._frame(pv, event[6])
+                if event[8]:
+                    self._overrun(pv, event[6], event[8])
+            return
         self.records += 1
         self.bytes += record.size
         command = record.command
@@ -208,41 +223,24 @@ class Summary:
             pv = self.pvs[name] = Pv(name)
         return pv
 
-    def _update(self, record: Record, event: Observed, held: value.Value) -> None:
-        """An update of a monitor."""
-        _, _, _, _, number, ticks, clock = record
-        frame = event[3]
-        size = 8 + frame.size
-        now = clock.nanoseconds(ticks)
-        self.records += 1
-        self.bytes += size
-        if now > self.last:
-            self.last = now
-            if not self.first:
-                self.first = now
-        if number not in self._connections and number is not None:
+    def _first_update(self, record: Record, held: value.Value) -> Pv | None:
+        """The first update of a PV, or of a connection."""
+        if record.connection is not None and record.connection not in self._connections:
             self._connect(record)
-        name = event[4]
-        pv = self.pvs.get(name)  # type: ignore[arg-type]
-        if pv is None:
-            pv = self._pv(record)
-            if pv is None:
-                return
-        if not pv.updates:
+        now = record.ns
+        self.first = self.first or now
+        pv = self._pv(record)
+        if pv is not None and not pv.updates:
             pv.first = now
             pv.type = pv.type or type_name(held.type)
             pv.is_image = pv.type.startswith("NTNDArray")
-        pv.updates += 1
-        pv.last = now
-        pv.bytes += size
-        if pv.is_image:
-            self._frame(pv, held)
-        overrun = event[8]
-        if overrun:
-            names = held.type.names
-            for i in overrun.expand(held.type):
-                if names[i] in pv.overruns or len(pv.overruns) < 1000:
-                    pv.overruns[names[i]] = pv.overruns.get(names[i], 0) + 1
+        return pv
+
+    def _overrun(self, pv: Pv, held: value.Value, overrun: bitset.BitSet) -> None:
+        names = held.type.names
+        for i in overrun.expand(held.type):
+            if names[i] in pv.overruns or len(pv.overruns) < 1000:
+                pv.overruns[names[i]] = pv.overruns.get(names[i], 0) + 1
 
     def _frame(self, pv: Pv, held: value.Value) -> None:
         if "value" not in held or "dimension" not in held:

@@ -55,12 +55,14 @@ class ObservedOperation(messages.Operation):
     requested, replied: its INIT (or GET_FIELD) was seen. ended: nothing but late replies is to come.
     """
 
-    __slots__ = ("channel", "ended", "fresh", "gaps", "put_seen", "replied", "requested", "seen")
+    __slots__ = ("channel", "complete", "ended", "fresh", "gaps", "put_seen", "replied", "requested", "seen")
 
     def __init__(self, command: int, ioid: int, gaps: int) -> None:
         super().__init__(command, ioid)
         self.channel: ObservedChannel | None = None
         self.seen = NO_BITS
+        # `seen` holds all there are.
+        self.complete = False
         self.put_seen = NO_BITS
         self.requested = False
         self.replied = False
@@ -219,7 +221,6 @@ class Observer:
         operations = self._operations
         server = self._server
         make = tuple.__new__
-        decode_bits = bitset.BitSet.decode
         while work:
             item = work[0]
             if isinstance(item, Malformed):
@@ -239,34 +240,24 @@ class Observer:
                         ioid, sub = (_BIG if flags & 0x80 else _LITTLE)(data, start)
                         operation = None if sub else operations.get(ioid)
                         if operation is not None and operation._type is not None and operation.command == 13:
-                            byteorder = "big" if flags & 0x80 else "little"
-                            path = "value"
                             try:
-                                new, pos = side.codec.decode_update(
-                                    operation._type,
-                                    data,
-                                    start + 5,
-                                    end=end,
-                                    base=operation.value,
-                                    byteorder=byteorder,
+                                new, overrun, pos = side.codec.decode_monitor(
+                                    operation._type, message, operation.value
                                 )
-                                if pos + 1 == end and not data[pos]:
-                                    overrun = NO_BITS
-                                    pos = end
-                                else:
-                                    path = "overrun"
-                                    overrun, pos = decode_bits(data, pos, end=end, byteorder=byteorder)
                             except (DecodeError, LocalProtocolError) as error:
-                                yield self._update_failed(side, message, time, operation, error, path)
+                                yield self._update_failed(side, message, time, operation, error)
                                 continue
                             operation.value = new
                             seen = operation.seen
-                            changed = new.changed
-                            if not changed <= seen:
-                                operation.seen = seen = seen | changed
                             note = ""
+                            if not operation.complete:
+                                changed = new.changed
+                                operation.seen = seen = seen | changed
+                                operation.complete = 0 in seen or len(seen.expand(new.type)) == len(
+                                    _ROOT.expand(new.type)
+                                )
                             if operation.gaps != side.gaps:
-                                note = self._stale(operation, changed)
+                                note = self._stale(operation, new.changed)
                             decoded = None
                             if pos < end:
                                 trailing = bytes(data[pos:end])
@@ -443,13 +434,10 @@ class Observer:
         time: Any,
         operation: ObservedOperation,
         error: DecodeError | LocalProtocolError,
-        path: str,
     ) -> Observed | Malformed:
         """A monitor update that cannot be decoded."""
-        if isinstance(error, DecodeError):
-            error.within(path)
-            if not side.unknown or not error.reason.startswith("unknown type id"):
-                return self._malformed(side, message, time, error)
+        if isinstance(error, DecodeError) and not (side.unknown and error.reason.startswith("unknown type id")):
+            return self._malformed(side, message, time, error)
         operation.gaps = -1
         operation.fresh = NO_BITS
         reason = error.reason if isinstance(error, DecodeError) else str(error)
