@@ -123,28 +123,22 @@ class _Form:
         self.most = max_elements if max_elements > 0 else 1 << 62
 
     def seen(self, held: value.Value, bits: bitset.BitSet) -> Any:
-        """A Value without the leaves that have never been seen."""
-        type = held.type
-        if type.code != STRUCTURE:
-            return self.leaf(held[""])
-        leaves = set(bits.expand(type))
-        return self._structure(held, type, 0, leaves)
+        """A Value without the fields that have never been seen."""
+        if held.type.code != STRUCTURE or 0 in bits:
+            return self.leaf(held)
+        return self._structure(held, 0, frozenset(bits))
 
-    def _structure(
-        self, held: value.Value, type: introspection.FieldDesc, at: int, leaves: set[int]
-    ) -> dict[str, Any]:
+    def _structure(self, held: value.Value, at: int, bits: frozenset[int]) -> dict[str, Any]:
         found = {}
         child = at + 1
-        for name, member in type.members.items():
-            if member.code == STRUCTURE:
-                stop = child + len(member)
-                if any(i in leaves for i in range(child, stop)):
-                    found[name] = self._structure(held[(name,)], member, child, leaves)
-                child = stop
-            else:
-                if child in leaves:
-                    found[name] = self.leaf(held[(name,)])
-                child += 1
+        for name, member in held.type.members.items():
+            if child in bits:
+                found[name] = self.leaf(held[(name,)])
+            elif member.code == STRUCTURE:
+                below = self._structure(held[(name,)], child, bits)
+                if below:
+                    found[name] = below
+            child += len(member)
         return found
 
     def leaf(self, leaf: Any) -> Any:
@@ -177,7 +171,7 @@ class _Form:
         if array.size > self.most:
             little = array.astype(array.dtype.newbyteorder("<"), copy=False)
             digest = hashlib.sha256(little.tobytes()).hexdigest()
-            return {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": digest}
+            return {"dtype": little.dtype.str, "shape": list(array.shape), "sha256": digest}
         if array.dtype.kind == "f":
             return [self.leaf(item) for item in array.tolist()]
         return array.tolist()
