@@ -16,7 +16,7 @@ settings.register_profile("pvafast", deadline=None, suppress_health_check=[Healt
 settings.load_profile("pvafast")
 
 TWINS = {"c": "pvafast._c", "py": "pvafast._py"}
-WORDS = ("buffer", "bitset", "introspection", "array", "value", "codec", "framing", "columns")
+WORDS = ("buffer", "bitset", "introspection", "array", "value", "codec", "framing", "columns", "monitor")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "pvafast"
-WORDS = ("buffer", "framing", "bitset", "introspection", "array", "value", "codec", "columns")
+WORDS = ("buffer", "framing", "bitset", "introspection", "array", "value", "codec", "columns", "monitor")
 # A room may import from the rooms to its left. In each twin the words stand in order, where _py is named.
 ORDER = (
     *("errors", "limits", "_version", "_types", "_typetext", "_valuetext", "_coerce", "_columntext"),

@@ -56,6 +56,15 @@ CONSTRUCTORS: dict[str, dict[str, Any]] = {
     "codec.Codec": {"limits": Limits(depth=3), "ids": "pvaccess"},
     # A codec is of one twin: None, the default, stands for it.
     "columns.Columns": {"type": {"a": "double", "b": "int8"}, "fields": ["b"], "codec": None},
+    "monitor.Update": {
+        "operation": SimpleNamespace(ioid=7, pv="x"),
+        "frame": SimpleNamespace(offset=9),
+        "value": 1.5,
+        "overrun": 2,
+        "time": 3.5,
+        "seen": 4,
+        "note": "why",
+    },
     "framing.Framer": {"limits": Limits(depth=3), "from_server": True},
     "framing.Message": {
         "version": 1,
@@ -74,6 +83,7 @@ READ = {
     "buffer.Writer": ("byteorder",),
     "codec.Codec": ("limits", "ids"),
     "columns.Columns": ("fields",),
+    "monitor.Update": ("ioid", "pv", "offset", "direction", "value", "overrun", "time", "seen", "note"),
     "framing.Framer": ("offset", "pending"),
     "framing.Message": tuple(CONSTRUCTORS["framing.Message"]),
 }
@@ -85,7 +95,7 @@ def constructor(twin: SimpleNamespace, name: str) -> Any:
 
 
 def state(name: str, made: Any) -> Any:
-    return [getattr(made, attribute) for attribute in READ[name]] if name in READ else repr(made)
+    return [repr(getattr(made, attribute)) for attribute in READ[name]] if name in READ else repr(made)
 
 
 @pytest.mark.parametrize("name", CONSTRUCTORS)

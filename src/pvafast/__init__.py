@@ -22,6 +22,7 @@ time_t = _backend.introspection.time_t
 enum_t = _backend.introspection.enum_t
 Value = _backend.value.Value
 UnionValue = _backend.value.UnionValue
+Update = _backend.monitor.Update
 AnyValue = _backend.value.AnyValue
 Codec = _backend.codec.Codec
 Columns = _backend.columns.Columns
@@ -43,6 +44,7 @@ __all__ = [
     "RangeError",
     "RemoteError",
     "UnionValue",
+    "Update",
     "Value",
     "__version__",
     "alarm_t",

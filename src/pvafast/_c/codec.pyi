@@ -105,7 +105,9 @@ class Codec:
         with "value" or "overrun", their offsets count from the start of the payload.
         """
         start = message.start
-        r = Reader(message.data, min(start + 5, message.end), message.end, message.byteorder, limits=self.limits)
+        r = Reader(
+            message.data, min(start + 5, message.end), message.end, message.byteorder, limits=self.limits
+        )
         path = "value"
         try:
             update = self.read_update(type, r, base)

@@ -12,17 +12,16 @@ from typing import IO, Any, Final, NamedTuple, final
 
 from .. import messages
 from .._backend import bitset, codec, framing, introspection, value
-from ..connection import Malformed, Observed, Observer
+from ..connection import Malformed, Observed, Observer, Update
 from ..connection.events import Role
 from ..errors import DecodeError
 from ..limits import Limits
 from ..messages import Command, ControlCommand, PvaMessage, Status
 from .events import Clock, Closed, Connection, Damage, Data, Datagram, Gap, Opened
 from .files import Capture
+from .recognise import Recogniser, plausible
 from .traffic import Statistics, Traffic
 
-# How far into a stream that is joined in its middle PVA is looked for.
-_LOOK: Final = 131_072
 # Searches whose answer is still awaited; the oldest are forgotten.
 _SEARCHED: Final = 262_144
 _COMMANDS: Final = {int(command): command.name for command in Command}
@@ -32,7 +31,7 @@ _UDP: Final = frozenset({Command.BEACON, Command.SEARCH, Command.SEARCH_RESPONSE
 
 
 class _Record(NamedTuple):
-    event: Observed | Malformed
+    event: Observed | Update | Malformed
     src: str
     dst: str
     transport: str
@@ -86,7 +85,7 @@ class Record(_Record):
     def message(self) -> PvaMessage | None:
         """The decoded message; None where it cannot be decoded."""
         event = self.event
-        return event.message if isinstance(event, Observed) else None
+        return None if isinstance(event, Malformed) else event.message
 
     @property
     def command(self) -> str:
@@ -103,25 +102,25 @@ class Record(_Record):
         event = self.event
         if isinstance(event, Malformed):
             return None
-        if event.decoded is None:
-            return 0  # an update of a monitor, the one message that is not kept decoded
+        if isinstance(event, Update):
+            return 0
         sub: int | None = getattr(event.decoded, "sub", None)
         return sub
 
     @property
     def sid(self) -> int | None:
         """The server's number of the channel."""
-        return self.event.sid if isinstance(self.event, Observed) else None
+        return None if isinstance(self.event, Malformed) else self.event.sid
 
     @property
     def cid(self) -> int | None:
         """The client's number of the channel."""
-        return self.event.cid if isinstance(self.event, Observed) else None
+        return None if isinstance(self.event, Malformed) else self.event.cid
 
     @property
     def ioid(self) -> int | None:
         """The number of the operation."""
-        return self.event.ioid if isinstance(self.event, Observed) else None
+        return None if isinstance(self.event, Malformed) else self.event.ioid
 
     @property
     def pv(self) -> str | tuple[str, ...]:
@@ -143,28 +142,28 @@ class Record(_Record):
     @property
     def value(self) -> Any:
         """The value as the receiver holds it after this message, merged with earlier updates; None if there is none."""
-        return self.event.value if isinstance(self.event, Observed) else None
+        return None if isinstance(self.event, Malformed) else self.event.value
 
     @property
     def seen(self) -> bitset.BitSet:
         """The bits of the fields that `value` has ever had from the sender."""
-        return self.event.seen if isinstance(self.event, Observed) else _NO_BITS
+        return _NO_BITS if isinstance(self.event, Malformed) else self.event.seen
 
     @property
     def changed(self) -> bitset.BitSet | None:
         """The bits that came with the message; None where it carries none."""
         held = self.value
         event = self.event
-        if isinstance(held, value.Value) and isinstance(event, Observed):
-            decoded = event.decoded
-            if decoded is None or not isinstance(decoded, messages.Rpc | messages.RpcReply):
-                return held.changed
+        if isinstance(held, value.Value):
+            if isinstance(event, Observed) and isinstance(event.decoded, messages.Rpc | messages.RpcReply):
+                return None
+            return held.changed
         return None
 
     @property
     def overrun(self) -> bitset.BitSet:
         """The fields of which older values are lost."""
-        return self.event.overrun if isinstance(self.event, Observed) else _NO_BITS
+        return _NO_BITS if isinstance(self.event, Malformed) else self.event.overrun
 
     @property
     def size(self) -> int:
@@ -178,7 +177,7 @@ class Record(_Record):
     def note(self) -> str:
         """What could not be known, or what is damaged; "" if nothing."""
         event = self.event
-        if isinstance(event, Observed):
+        if not isinstance(event, Malformed):
             return event.note
         return f"{event.reason} at `{event.path}`" if event.path else event.reason
 
@@ -186,45 +185,16 @@ class Record(_Record):
         return f"<Record {self.time} {self.src} -> {self.dst} {self.command} {self.pv!r}>"
 
 
-def plausible(data: bytes, at: int) -> int:
-    """Where the message whose header may be at `at` ends; -1 if that is no header. Eight bytes must be there."""
-    if data[at] != 0xCA or not data[at + 1]:
-        return -1
-    flags, command = data[at + 2], data[at + 3]
-    if flags & 0x0E or command > 22 or (flags & 0x01 and command > 4):
-        return -1
-    if flags & 0x01:
-        return at + 8
-    return at + 8 + int.from_bytes(data[at + 4 : at + 8], "big" if flags & 0x80 else "little")
-
-
-def recognised(data: bytes, from_start: bool) -> bool | None:
-    """Whether a stream that begins with `data` is PVA; None: more bytes are needed."""
-    if len(data) < 8:
-        return None if not data or not from_start or data[0] == 0xCA else False
-    if from_start:
-        return plausible(data, 0) >= 0
-    at = data.find(0xCA)
-    while 0 <= at <= len(data) - 8:
-        stop = plausible(data, at)
-        # In the middle of a stream one header may be chance; the next one behind it is not.
-        if stop >= 0 and (stop == len(data) or (stop + 8 <= len(data) and plausible(data, stop) >= 0)):
-            return True
-        at = data.find(0xCA, at + 1)
-    return None if len(data) < _LOOK else False
-
-
 class _Conversation:
-    """What is kept of a TCP connection: before it is known to be PVA the events, afterwards the Observer."""
+    """What is kept of a TCP connection: until it is known to be PVA the Recogniser, afterwards the Observer."""
 
-    __slots__ = ("ends", "observer", "size", "waiting")
+    __slots__ = ("ends", "observer", "recogniser")
 
-    def __init__(self, addresses: tuple[str, str]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.observer: Observer | None = None
-        self.waiting: list[Data | Gap] = []
-        self.size = 0
+        self.recogniser = Recogniser(connection)
         # (source, destination) of either direction.
-        self.ends = (addresses, addresses[::-1])
+        self.ends = (connection.addresses, connection.addresses[::-1])
 
 
 @final
@@ -249,7 +219,23 @@ class Records:
         """What the packets were, and which were left out."""
         return self._traffic.statistics
 
+    def close(self) -> None:
+        """Close the file, if it was opened by its path. Iterating to the end does so, too."""
+        self.capture.close()
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def __iter__(self) -> Iterator[Record]:
+        try:
+            yield from self._records()
+        finally:
+            self.close()
+
+    def _records(self) -> Iterator[Record]:
         make = tuple.__new__
         for event in self._traffic:
             if isinstance(event, Data):
@@ -276,7 +262,7 @@ class Records:
             elif isinstance(event, Datagram):
                 yield from self._datagram(event)
             elif isinstance(event, Opened):
-                event.connection.user = _Conversation(event.connection.addresses)
+                event.connection.user = _Conversation(event.connection)
             elif isinstance(event, Closed):
                 kept = event.connection.user
                 event.connection.user = None
@@ -293,32 +279,33 @@ class Records:
             yield Record(event, src, dst, "tcp", connection.number, event.time, clock)
 
     def _recognise(self, connection: Connection, event: Data | Gap) -> Iterator[Record]:
-        """Keep what comes until the connection is known to be PVA or not."""
+        """An event of a connection that is not yet known to be PVA."""
         kept = connection.user
         if kept is None:
             return
-        kept.waiting.append(event)
-        if isinstance(event, Data):
-            kept.size += len(event.data)
-        side = event.direction
-        verdict: bool | None = None
-        mine = [piece for piece in kept.waiting if piece.direction == side]
-        whole = connection.started[side] and not any(isinstance(piece, Gap) for piece in mine)
-        joined = b"".join(piece.data for piece in mine if isinstance(piece, Data))
-        verdict = recognised(joined, whole)
-        if verdict is None and kept.size >= 2 * _LOOK:
-            verdict = False
+        found = kept.recogniser
+        verdict = found.add(event)
         if verdict is False:
             connection.ignored = True
             connection.user = None
         if not verdict:
             return
         observer = kept.observer = Observer(limits=self._limits)
-        waiting, kept.waiting = kept.waiting, []
-        for direction in (0, 1):
-            if not connection.started[direction]:
-                observer.receive_gap(direction, 0)
-        for piece in waiting:
+        kept.recogniser = None
+        for side in (0, 1):
+            if found.joined[side]:
+                observer.receive_gap(side, 0)
+            if found.skipped[side]:
+                lost = Malformed(
+                    direction=None,
+                    offset=0,
+                    reason="joined in the middle of a message",
+                    lost=found.skipped[side],
+                    time=event.time,
+                )
+                src, dst = kept.ends[side]
+                yield Record(lost, src, dst, "tcp", connection.number, event.time, event.clock)
+        for piece in found.pieces:
             if isinstance(piece, Data):
                 self.bytes += len(piece.data)
                 observer.receive_data(piece.direction, piece.data, piece.time)  # type: ignore[arg-type]
@@ -340,7 +327,7 @@ class Records:
             )  # fmt: skip
             role: Role = "server" if flags & 0x40 else "client"
             self.bytes += frame.end - at
-            told: Observed | Malformed
+            told: Observed | Update | Malformed
             try:
                 decoded = messages.decode(
                     frame, codec=codec.Codec(limits=self._limits), from_server=bool(flags & 0x40)
@@ -371,10 +358,13 @@ class Records:
         """The names of a search or of its answer; the former are kept for the latter."""
         if isinstance(decoded, messages.Search):
             host = event.src.rpartition(":")[0]
-            asker = f"{_bracketed(decoded.address) or host}:{decoded.port}"
+            askers = {f"{_bracketed(decoded.address) or host}:{decoded.port}"}
+            if decoded.flags & messages.REPLY_TO_SOURCE_PORT:
+                askers.add(event.src)
             for cid, name in decoded.channels:
-                self._searched.pop((asker, cid), None)
-                self._searched[asker, cid] = name
+                for asker in askers:
+                    self._searched.pop((asker, cid), None)
+                    self._searched[asker, cid] = name
             while len(self._searched) > _SEARCHED:
                 del self._searched[next(iter(self._searched))]
             return tuple(name for _, name in decoded.channels)

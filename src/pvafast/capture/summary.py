@@ -9,7 +9,7 @@ import numpy as np
 from .. import messages
 from .._backend import bitset, introspection, value
 from .._types import STRUCTURE, UNION
-from ..connection import Observed
+from ..connection import Update
 from .records import Record
 
 # What is kept of anything that a peer can make endless; what does not fit is counted.
@@ -156,15 +156,17 @@ class Summary:
     def add(self, record: Record) -> None:
         """Take a record in."""
         event, _, _, _, number, ticks, clock = record
-        if event.__class__ is Observed and event[10] is None and event[6] is not None:
-            # An update of a monitor, which is nearly all that there is.
-            pv = self.pvs.get(event[4])
+        if event.__class__ is Update:
+            # Nearly all that there is.
+            held = event.value
+            name = event.operation.pv
+            pv = self.pvs.get(name)
             if pv is None or not pv.updates or number not in self._connections:
-                pv = self._first_update(record, event[6])
+                pv = self._first_update(record, held)
             if ticks != self._ticks:
                 self._ticks = ticks
                 self.last = max(self.last, clock.nanoseconds(ticks))
-            size = 8 + event[3].size
+            size = 8 + event.frame.size
             self.records += 1
             self.bytes += size
             if pv is not None:
@@ -172,9 +174,10 @@ class Summary:
                 pv.last = self.last
                 pv.bytes += size
                 if pv.is_image:
-                    self._frame(pv, event[6])
-                if event[8]:
-                    self._overrun(pv, event[6], event[8])
+                    self._frame(pv, held)
+                overrun = event.overrun
+                if overrun:
+                    self._overrun(pv, held, overrun)
             return
         self.records += 1
         self.bytes += record.size
@@ -215,7 +218,7 @@ class Summary:
         name = _one(record.pv)
         if not name:
             return None
-        pv = self.pvs.get(name)  # type: ignore[arg-type]
+        pv = self.pvs.get(name)
         if pv is None:
             if len(self.pvs) >= _MOST:
                 self.dropped += 1

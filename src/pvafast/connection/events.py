@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, fi
 
 from .. import messages
 from .._backend import bitset, framing, introspection, value
-from ..messages import MonitorUpdate, PvaMessage, Status
+from ..messages import PvaMessage, Status
 
 if TYPE_CHECKING:
     from .observer import ObservedOperation
@@ -200,12 +200,8 @@ class Observed(_Observed):
 
     @property
     def message(self) -> PvaMessage | None:
-        """The message, decoded; None if it could not be, and `note` says why. Made when asked for in monitor updates."""
-        if self.decoded is not None or (self.note and self.value is None):
-            return self.decoded
-        operation = self.operation
-        assert operation is not None
-        return MonitorUpdate(ioid=operation.ioid, value=self.value, overrun=self.overrun)
+        """The message, decoded."""
+        return self.decoded
 
     @property
     def command(self) -> int:

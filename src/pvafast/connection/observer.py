@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from struct import Struct
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, final
 
 from .. import messages
-from .._backend import bitset, codec, framing, value
+from .._backend import bitset, codec, framing, introspection, monitor, value
+from .._types import ANY, ANY_ARRAY
 from ..errors import DecodeError, LocalProtocolError
 from ..limits import Limits
 from ..messages import Command, PvaMessage
 from .events import NO_BITS, Malformed, Observed, Role
 
+Update: TypeAlias = monitor.Update
+read_updates: Final = monitor.read_updates
+FieldDesc: TypeAlias = introspection.FieldDesc
 # A stream of the conversation: who sends it; 0 or 1 where that shall be learnt from it; None for both directions in one.
 Stream: TypeAlias = Role | Literal[0, 1] | None
 Name: TypeAlias = "str | tuple[str, ...]"
 
-_LITTLE: Final = Struct("<IB").unpack_from
-_BIG: Final = Struct(">IB").unpack_from
 _ROOT: Final = bitset.BitSet((0,))
 _STALE: Final = "messages before this one were lost: fields may be out of date"
 # Operations that have ended are kept for replies on their way, so many of them.
@@ -55,14 +56,11 @@ class ObservedOperation(messages.Operation):
     requested, replied: its INIT (or GET_FIELD) was seen. ended: nothing but late replies is to come.
     """
 
-    __slots__ = ("channel", "complete", "ended", "fresh", "gaps", "put_seen", "replied", "requested", "seen")
+    __slots__ = ("channel", "ended", "fresh", "gaps", "put_seen", "replied", "requested")
 
     def __init__(self, command: int, ioid: int, gaps: int) -> None:
         super().__init__(command, ioid)
         self.channel: ObservedChannel | None = None
-        self.seen = NO_BITS
-        # `seen` holds all there are.
-        self.complete = False
         self.put_seen = NO_BITS
         self.requested = False
         self.replied = False
@@ -121,6 +119,23 @@ class _Stream:
         self.damage: _Damage | None = None
 
 
+class _Batch:
+    """Messages of a stream that came together; those before `at` have been told of."""
+
+    __slots__ = ("at", "messages", "stream", "time")
+
+    def __init__(self, stream: _Stream, messages: list[framing.Message], time: Any) -> None:
+        self.stream = stream
+        self.messages = messages
+        self.time = time
+        self.at = 0
+
+
+def _without_any(type: FieldDesc) -> bool:
+    """Whether values of a type bring no types along."""
+    return type.code not in (ANY, ANY_ARRAY) and all(_without_any(member) for member in type.members.values())
+
+
 def _trim(table: dict[Any, Any], limit: int) -> None:
     """Forget the oldest entries above the limit."""
     while len(table) > limit:
@@ -142,8 +157,8 @@ class Observer:
         self._server = _Side("server", limits)
         self._client = _Side("client", limits)
         self._streams: dict[Stream, _Stream] = {}
-        # Messages in the order in which they came, as (stream, iterator, time), and events between them.
-        self._work: deque[tuple[_Stream, Iterator[framing.Message], Any] | Malformed] = deque()
+        # Messages in the order in which they came, and events between them.
+        self._work: deque[_Batch | Malformed | Iterator[Update]] = deque()
         self._cids: dict[int, ObservedChannel] = {}
         self._sids: dict[int, ObservedChannel] = {}
         # Names by cid, from SEARCH or learn_name().
@@ -215,66 +230,34 @@ class Observer:
                 Malformed(direction=role, offset=error.offset, reason=error.reason, lost=pending, time=time)
             )
 
-    def events(self) -> Iterator[Observed | Malformed]:
+    def events(self) -> Iterator[Observed | Update | Malformed]:
         """What has come, in its order. The iterator can be dropped and a new one taken at any time."""
         work = self._work
-        operations = self._operations
         server = self._server
-        make = tuple.__new__
         while work:
             item = work[0]
             if isinstance(item, Malformed):
                 work.popleft()
                 yield item
                 continue
-            stream, pending, time = item
-            for message in pending:
-                side = stream.side or self._side(stream, message)
-                flags = message.flags
+            if not isinstance(item, _Batch):
+                yield from item
+                work.popleft()
+                continue
+            stream, pending, time = item.stream, item.messages, item.time
+            if stream.side is not self._client and server.begun:
                 # Updates of monitors are nearly all that there is: they take the straight way.
-                if message.command == 13 and side is server and side.begun and not flags & 0x01:
-                    start = message.start
-                    end = message.end
-                    if end - start > 4:
-                        data = message.data
-                        ioid, sub = (_BIG if flags & 0x80 else _LITTLE)(data, start)
-                        operation = None if sub else operations.get(ioid)
-                        if operation is not None and operation._type is not None and operation.command == 13:
-                            try:
-                                new, overrun, pos = side.codec.decode_monitor(
-                                    operation._type, message, operation.value
-                                )
-                            except (DecodeError, LocalProtocolError) as error:
-                                yield self._update_failed(side, message, time, operation, error)
-                                continue
-                            operation.value = new
-                            seen = operation.seen
-                            note = ""
-                            if not operation.complete:
-                                changed = new.changed
-                                operation.seen = seen = seen | changed
-                                operation.complete = 0 in seen or len(seen.expand(new.type)) == len(
-                                    _ROOT.expand(new.type)
-                                )
-                            if operation.gaps != side.gaps:
-                                note = self._stale(operation, new.changed)
-                            decoded = None
-                            if pos < end:
-                                trailing = bytes(data[pos:end])
-                                decoded = messages.MonitorUpdate(
-                                    ioid=ioid, value=new, overrun=overrun, trailing=trailing
-                                )
-                            pv = operation.pv or self._pv(operation)
-                            yield make(
-                                Observed,
-                                (
-                                    "server", message.offset, time, message, pv, operation,
-                                    new, seen, overrun, note, decoded,
-                                ),
-                            )  # fmt: skip
-                            continue
-                yield self._observe(side, message, time)
-            work.popleft()
+                plain = read_updates(pending, item.at, self._operations, server.codec, time)
+                if plain:
+                    item.at += len(plain)
+                    work.appendleft(iter(plain))
+                    continue
+            if item.at == len(pending):
+                work.popleft()
+                continue
+            message = pending[item.at]
+            item.at += 1
+            yield self._observe(stream.side or self._side(stream, message), message, time)
 
     # -- streams
 
@@ -311,7 +294,7 @@ class Observer:
                 return
             if stream.damage is not None:
                 self._recovered(stream)
-            self._work.append((stream, iter(found), time))
+            self._work.append(_Batch(stream, found, time))
 
     def _recovered(self, stream: _Stream) -> None:
         """The stream goes on, or has ended: say what was lost."""
@@ -339,10 +322,12 @@ class Observer:
         for side in (self._client, self._server) if stream.side is None else (stream.side,):
             side.gaps += 1
             side.unknown = reason
+        for operation in self._operations.values():
+            operation.steady = None
 
     # -- messages
 
-    def _observe(self, side: _Side, message: framing.Message, time: Any) -> Observed | Malformed:
+    def _observe(self, side: _Side, message: framing.Message, time: Any) -> Observed | Update | Malformed:
         """Any message."""
         if not side.begun:
             self._begin(side, message)
@@ -377,6 +362,15 @@ class Observer:
             pv = self._other(side, decoded)
         if operation is not None:
             pv = self._pv(operation) or pv
+        if operation is not None and isinstance(decoded, messages.MonitorUpdate):
+            if decoded.value is None:
+                operation.gaps = -1
+                operation.fresh = NO_BITS
+            elif not decoded.trailing:
+                # The next ones can take the straight way, unless they bring types along or more than was seen so far.
+                if not note and operation.gaps == side.gaps and _without_any(data.type):
+                    operation.steady = operation.type
+                return Update(operation, message, data, overrun, time, seen, note)
         return Observed(
             side.role, message.offset, time, message, pv, operation, data, seen, overrun, note, decoded
         )
@@ -410,6 +404,7 @@ class Observer:
         operation, pv = self._where(side, message)
         if operation is not None and side.from_server:
             operation.gaps = -1
+            operation.steady = None
             operation.fresh = NO_BITS
             if self._sub(side, message) & 0x08:
                 # The type would have been in it.
@@ -426,28 +421,6 @@ class Observer:
             pv=pv,
             operation=operation,
         )
-
-    def _update_failed(
-        self,
-        side: _Side,
-        message: framing.Message,
-        time: Any,
-        operation: ObservedOperation,
-        error: DecodeError | LocalProtocolError,
-    ) -> Observed | Malformed:
-        """A monitor update that cannot be decoded."""
-        if isinstance(error, DecodeError) and not (side.unknown and error.reason.startswith("unknown type id")):
-            return self._malformed(side, message, time, error)
-        operation.gaps = -1
-        operation.fresh = NO_BITS
-        reason = error.reason if isinstance(error, DecodeError) else str(error)
-        raw = bytes(message.data[message.start + 5 : message.end])
-        decoded = messages.MonitorUpdate(ioid=operation.ioid, value=None, raw=raw, reason=reason)
-        note = self._reason(side, decoded)
-        return Observed(
-            side.role, message.offset, time, message, self._pv(operation), operation,
-            None, operation.seen, NO_BITS, note, decoded,
-        )  # fmt: skip
 
     def _sub(self, side: _Side, message: framing.Message) -> int:
         at = message.start + (4 if side.from_server else 8)

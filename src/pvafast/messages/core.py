@@ -19,7 +19,7 @@ from typing import (
     final,
 )
 
-from .._backend import introspection, value
+from .._backend import bitset, introspection, value
 from ..errors import RemoteError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from .fields import Layout
 
+NO_BITS: Final = bitset.BitSet()
 # Under names that no attribute of a message hides from annotations.
 Value: TypeAlias = value.Value
 AnyValue: TypeAlias = value.AnyValue
@@ -131,7 +132,9 @@ class Operation:
         "put_value",
         "pv",
         "request",
+        "seen",
         "sid",
+        "steady",
         "value",
     )
 
@@ -158,6 +161,9 @@ class Operation:
         self._type = type
         self._put_type = put_type
         self.pipelined = pipelined
+        # For monitor.read_updates(): the type, once updates of it need no further thought; what an Update says was seen.
+        self.steady: FieldDesc | None = None
+        self.seen = NO_BITS
 
     @property
     def type(self) -> FieldDesc | None:
@@ -168,6 +174,7 @@ class Operation:
     def type(self, type: FieldDesc | None) -> None:
         self._type = type
         self.value = None
+        self.steady = None
 
     @property
     def put_type(self) -> FieldDesc | None:
@@ -183,6 +190,22 @@ class Operation:
     def get_type(self) -> FieldDesc | None:
         """PUT_GET: type of the data got; the same as `type`."""
         return self._type
+
+    @property
+    def channel_sid(self) -> int | None:
+        """The server's number of the channel."""
+        return self.sid
+
+    @property
+    def channel_cid(self) -> int | None:
+        """The client's number of the channel, where it is known."""
+        return None
+
+    def update_message(self, update: Any) -> PvaMessage:
+        """An Update of this subscription as a MonitorUpdate."""
+        from .monitor import MonitorUpdate
+
+        return MonitorUpdate(ioid=self.ioid, value=update.value, overrun=update.overrun)
 
     def __repr__(self) -> str:
         name = Command(self.command).name if self.command in Command._value2member_map_ else str(self.command)

@@ -1,0 +1,189 @@
+"""Update: a MONITOR update as connections hand it out at full rate, and the straight way from messages to it."""
+
+cimport cython
+from cpython.object cimport PyObject, PyTypeObject
+
+from .bitset cimport BitSet, read_bitset
+from .buffer cimport Cursor, get32, left, owner_of, start_cursor
+from .codec cimport Codec
+from .framing cimport Message
+from .introspection cimport FieldDesc, same_type
+from .value cimport Value, read_update
+
+from ..errors import DecodeError
+
+cdef extern from "Python.h":
+    PyObject* PyDict_GetItemWithError(object, object) except? NULL
+
+cdef enum:
+    MONITOR = 13
+    CONTROL = 0x01
+    FROM_SERVER = 0x40
+    BIG_ENDIAN = 0x80
+
+cdef BitSet NO_BITS = BitSet()
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Update:
+    """A monitor update.
+
+    operation: what the connection knows of the subscription. frame: the message. value: laid over the one before;
+    `value.changed` are the fields that came. overrun: fields that changed more than once, of which older values are
+    lost. time: what the connection was given with the bytes. seen: of an observed conversation, the fields that ever
+    came; note: what is not known of it.
+    """
+
+    cdef public object operation
+    cdef public object frame
+    cdef public object value
+    cdef public object overrun
+    cdef public object time
+    cdef public object seen
+    cdef public object note
+
+    def __init__(self, operation, frame, value, overrun=NO_BITS, time=None, seen=NO_BITS, note=""):
+        self.operation = operation
+        self.frame = frame
+        self.value = value
+        self.overrun = overrun
+        self.time = time
+        self.seen = seen
+        self.note = note
+
+    @property
+    def direction(self):
+        """Who sent it: "server"."""
+        return "server"
+
+    @property
+    def offset(self):
+        """Of its header in the stream."""
+        return self.frame.offset
+
+    @property
+    def ioid(self):
+        """The number of the operation."""
+        return self.operation.ioid
+
+    @property
+    def command(self):
+        """MONITOR."""
+        return MONITOR
+
+    @property
+    def message(self):
+        """The same as a pvafast.messages.MonitorUpdate, made when asked for."""
+        return self.operation.update_message(self)
+
+    @property
+    def sid(self):
+        """The server's number of the channel, where it is known."""
+        return self.operation.channel_sid
+
+    @property
+    def cid(self):
+        """The client's number of the channel, where it is known."""
+        return self.operation.channel_cid
+
+    @property
+    def status(self):
+        """An update has none."""
+        return None
+
+    @property
+    def pv(self):
+        """The name of the channel."""
+        return self.operation.pv
+
+    @property
+    def type(self):
+        """The type of the value."""
+        return self.value.type
+
+    def __repr__(self):
+        overrun = f", overrun={self.overrun!r}" if self.overrun else ""
+        note = f" ({self.note})" if self.note else ""
+        return f"<Update {self.pv!r} {self.value!r}{overrun}{note}>"
+
+
+def read_updates(list messages not None, Py_ssize_t first, dict operations not None, Codec codec not None, time=None):
+    """The updates that `messages[first:]` begin with, up to the first message that is not plain.
+
+    Plain is a MONITOR update without bytes left over whose operation is in `operations` and has a type in its attribute
+    `steady`; its `value` is the base of the update, and becomes the value of it. Its `seen` goes into the Update, and
+    an update with bits that are not in it is not plain; None: any is. What is damaged is not plain: nothing is raised. The type in `steady` must hold no any: a second attempt could not tell.
+    """
+    cdef list found = []
+    cdef Py_ssize_t i
+    cdef Message message
+    cdef Cursor c
+    cdef object owner, base
+    cdef PyObject* hit
+    cdef FieldDesc type = None
+    cdef Value value
+    cdef BitSet overrun
+    cdef Update update
+    cdef object operation = None
+    if codec.known.broken:
+        return found
+    for i in range(first, len(messages)):
+        message = messages[i]
+        if message.command != MONITOR or message.flags & CONTROL or not message.flags & FROM_SERVER:
+            break
+        owner = owner_of(message.data)
+        start_cursor(
+            &c, owner, message.start, message.end, (message.flags & BIG_ENDIAN) != 0, False, &codec.caps
+        )
+        if left(&c) < 5 or c.pos[4]:
+            break
+        hit = PyDict_GetItemWithError(operations, get32(c.pos, c.swap))
+        if hit == NULL:
+            break
+        operation = <object>hit
+        type = operation.steady
+        if type is None:
+            break
+        c.pos += 5
+        base = operation.value
+        if base is not None and not (isinstance(base, Value) and same_type((<Value>base).type, type)):
+            break
+        try:
+            codec.fits(type, &c)
+            value = read_update(type, &c, codec.known, <Value>base)
+            if c.pos < c.end and c.pos[0] == 0:
+                c.pos += 1
+                overrun = NO_BITS
+            else:
+                overrun = read_bitset(&c)
+        except DecodeError:
+            break
+        if c.pos != c.end:
+            break
+        seen = operation.seen
+        if seen is not None and not within(value, <BitSet?>seen):
+            break
+        operation.value = value
+        update = Update.__new__(Update)
+        update.operation = operation
+        update.frame = message
+        update.value = value
+        update.overrun = overrun
+        update.time = time
+        update.seen = NO_BITS if seen is None else seen
+        update.note = ""
+        found.append(update)
+    return found
+
+
+cdef bint within(Value value, BitSet seen) noexcept:
+    """Whether the changed bits are all in `seen`."""
+    cdef size_t w
+    for w in range(value.plan.words):
+        if value.words[w] & ~(seen.words[w] if w < seen.count else 0):
+            return False
+    return True
+
+
+(<PyTypeObject*>Update).tp_name = "pvafast.Update"
