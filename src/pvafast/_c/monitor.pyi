@@ -123,8 +123,9 @@ def read_updates(
     """The updates that `messages[first:]` begin with, up to the first message that is not plain.
 
     Plain is a MONITOR update without bytes left over whose operation is in `operations` and has a type in its attribute
-    `steady`; its `value` is the base of the update, and becomes the value of it. Its `seen` goes into the Update, and
-    an update with bits that are not in it is not plain; None: any is. What is damaged is not plain: nothing is raised. The type in `steady` must hold no any: a second attempt could not tell.
+    `steady`, which must hold no any: a second attempt at it could not tell. The operation's `value` is the base of the
+    update, and becomes the value of it. Its `seen` goes into the Update, and an update with bits that are not in it is
+    not plain (None: any is). What is damaged is not plain: nothing is raised.
     """
     found: list[Update] = []
     for message in messages[first:] if first else messages:

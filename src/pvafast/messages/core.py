@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import (
     TYPE_CHECKING,
+    Any,
     ClassVar,
     Final,
     TypeAlias,
