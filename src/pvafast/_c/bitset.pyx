@@ -278,9 +278,10 @@ cdef class BitSet:
 
     def __hash__(self):
         cdef uint64_t mixed = 0x9E3779B97F4A7C15
+        cdef uint64_t prime = 0x100000001B3  # a literal of more than 32 bits would be a Python int
         cdef size_t i
         for i in range(self.count):
-            mixed = (mixed ^ self.words[i]) * 0x100000001B3
+            mixed = (mixed ^ self.words[i]) * prime
             mixed ^= mixed >> 29
         cdef Py_hash_t found = <Py_hash_t>mixed
         return -2 if found == -1 else found

@@ -236,13 +236,13 @@ class Observer:
         server = self._server
         while work:
             item = work[0]
-            if isinstance(item, Malformed):
-                work.popleft()
-                yield item
-                continue
             if not isinstance(item, _Batch):
-                yield from item
-                work.popleft()
+                if isinstance(item, Malformed):
+                    work.popleft()
+                    yield item
+                else:
+                    yield from item
+                    work.popleft()
                 continue
             stream, pending, time = item.stream, item.messages, item.time
             if stream.side is not self._client and server.begun:
@@ -250,7 +250,10 @@ class Observer:
                 plain = read_updates(pending, item.at, self._operations, server.codec, time)
                 if plain:
                     item.at += len(plain)
-                    work.appendleft(iter(plain))
+                    if item.at == len(pending):
+                        work[0] = iter(plain)
+                    else:
+                        work.appendleft(iter(plain))
                     continue
             if item.at == len(pending):
                 work.popleft()
