@@ -701,3 +701,10 @@ def test_acks_are_not_messages() -> None:
     talk = Talk().open().say(1, SERVER_HELLO)
     talk.put(0, ACK).put(0, ACK | PSH)
     assert len(records(pcap(talk.close().packets))) == 2
+
+
+def test_bits_are_hashed(backend: Any) -> None:
+    """Text and JSON look up the names of the fields that changed by them."""
+    bits = backend.bitset.BitSet
+    assert hash(bits([1, 63, 100])) == hash(bits([100, 1, 63]))
+    assert len({bits([i]) for i in range(200)} | {bits()}) == 201

@@ -188,9 +188,10 @@ class Record(_Record):
 class _Conversation:
     """What is kept of a TCP connection: until it is known to be PVA the Recogniser, afterwards the Observer."""
 
-    __slots__ = ("ends", "observer", "recogniser")
+    __slots__ = ("ends", "number", "observer", "recogniser")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.number = number
         self.observer: Observer | None = None
         self.recogniser = Recogniser(connection)
         # (source, destination) of either direction.
@@ -202,11 +203,12 @@ class Records:
     """Iterate it once: the records of a capture.
 
     `damage` afterwards tells where the file could not be read further, None if it was read to its end; `statistics`
-    are those of the packets.
+    are those of the packets. connections: the number that the next connection will get.
     """
 
-    def __init__(self, capture: Capture, limits: Limits) -> None:
+    def __init__(self, capture: Capture, limits: Limits, connections: int = 0) -> None:
         self.capture = capture
+        self.connections = connections
         self._limits = limits
         self._traffic = Traffic(capture)
         self._searched: dict[tuple[str, int], str] = {}
@@ -247,7 +249,7 @@ class Records:
                     observer = kept.observer
                     observer.receive_data(side, data, ticks)
                     src, dst = kept.ends[side]
-                    number = connection.number
+                    number = kept.number
                     for told in observer.events():
                         yield make(Record, (told, src, dst, "tcp", number, told.time, clock))
                     continue
@@ -256,27 +258,29 @@ class Records:
                 kept = event.connection.user
                 if kept is not None and kept.observer is not None:
                     kept.observer.receive_gap(event.direction, event.size, event.time)
-                    yield from self._told(kept.observer, event.connection, event.direction, event.clock)
+                    yield from self._told(kept, event.direction, event.clock)
                 else:
                     yield from self._recognise(event.connection, event)
             elif isinstance(event, Datagram):
                 yield from self._datagram(event)
             elif isinstance(event, Opened):
-                event.connection.user = _Conversation(event.connection)
+                event.connection.user = _Conversation(event.connection, self.connections)
+                self.connections += 1
             elif isinstance(event, Closed):
                 kept = event.connection.user
                 event.connection.user = None
                 if kept is not None and kept.observer is not None:
                     for side in (0, 1):
                         kept.observer.receive_eof(side, event.time)
-                        yield from self._told(kept.observer, event.connection, side, event.clock)
+                        yield from self._told(kept, side, event.clock)
             elif isinstance(event, Damage):
                 self.damage = event
 
-    def _told(self, observer: Observer, connection: Connection, side: int, clock: Clock) -> Iterator[Record]:
-        src, dst = connection.addresses[::-1] if side else connection.addresses
-        for event in observer.events():
-            yield Record(event, src, dst, "tcp", connection.number, event.time, clock)
+    def _told(self, kept: _Conversation, side: int, clock: Clock) -> Iterator[Record]:
+        src, dst = kept.ends[side]
+        assert kept.observer is not None
+        for event in kept.observer.events():
+            yield Record(event, src, dst, "tcp", kept.number, event.time, clock)
 
     def _recognise(self, connection: Connection, event: Data | Gap) -> Iterator[Record]:
         """An event of a connection that is not yet known to be PVA."""
@@ -304,14 +308,14 @@ class Records:
                     time=event.time,
                 )
                 src, dst = kept.ends[side]
-                yield Record(lost, src, dst, "tcp", connection.number, event.time, event.clock)
+                yield Record(lost, src, dst, "tcp", kept.number, event.time, event.clock)
         for piece in found.pieces:
             if isinstance(piece, Data):
                 self.bytes += len(piece.data)
                 observer.receive_data(piece.direction, piece.data, piece.time)  # type: ignore[arg-type]
             else:
                 observer.receive_gap(piece.direction, piece.size, piece.time)
-            yield from self._told(observer, connection, piece.direction, piece.clock)
+            yield from self._told(kept, piece.direction, piece.clock)
 
     def _datagram(self, event: Datagram) -> Iterator[Record]:
         data = event.data
@@ -377,10 +381,13 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def read(source: str | os.PathLike[str] | IO[bytes], *, limits: Limits | None = None) -> Records:
+def read(
+    source: str | os.PathLike[str] | IO[bytes], *, limits: Limits | None = None, connections: int = 0
+) -> Records:
     """The records of a capture: pcap or pcapng, also compressed with gzip.
 
-    source: a path, "-" for standard input, or a binary file. Raises DecodeError for what is no capture, OSError for
+    source: a path, "-" for standard input, or a binary file. connections: the number that its first connection gets,
+    to read several captures as one. Raises DecodeError for what is no capture, OSError for
     what cannot be read. Memory is bounded by `limits` and by what the streams of the capture hold open.
     """
-    return Records(Capture(source), Limits() if limits is None else limits)
+    return Records(Capture(source), Limits() if limits is None else limits, connections)

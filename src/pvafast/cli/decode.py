@@ -16,7 +16,10 @@ from ..capture.textform import fields, line, printable
 from ..errors import DecodeError
 from ..messages import Command, ControlCommand
 
+# Elements of an array that are shown, unless told otherwise.
 _SHOWN: Final = 20
+_SHOWN_JSON: Final = 64
+_NAMES: Final = frozenset({*Command.__members__, *ControlCommand.__members__, "MALFORMED", "LOST"})
 _PROGRESS_AFTER: Final = 1.0
 
 
@@ -25,10 +28,14 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "decode",
         help="decode captured traffic (pcap, pcapng)",
-        description="Decode the PVA messages of captures (pcap or pcapng, also .gz; - is standard input): one line a message.",
-        epilog="Exit status: 0 all was read; 1 a file ended too early or is damaged; 2 wrong usage, or a file cannot be read.",
+        description="Decode the PVA messages of captures, on whatever port they are: one line a message, with its time (UTC), "
+        "source and destination, command, PV and what it says.",
+        epilog="Exit status: 0 all was read; 1 a file is cut off or damaged, and was decoded up to there; 2 wrong usage, or a "
+        "file cannot be read.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="capture; - is standard input")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="pcap or pcapng, also .gz; - is standard input"
+    )
     parser.add_argument("--values", action="store_true", help="show the changed fields and their values, too")
     parser.add_argument("--types", action="store_true", help="show the types that messages bring, too")
     output = parser.add_mutually_exclusive_group()
@@ -37,17 +44,34 @@ def add(commands: Any) -> None:
     )
     output.add_argument("--json", action="store_true", help="one JSON object a line, pure ASCII")
     parser.add_argument(
-        "--max-elements", type=int, default=None, metavar="N",
-        help=f"longer arrays are shortened (--json: 64, otherwise {_SHOWN}; 0: never)",
+        "--max-elements", type=count, default=None, metavar="N",
+        help=f"longer arrays are shortened (--json: {_SHOWN_JSON}, --values: {_SHOWN}; 0: never)",
     )  # fmt: skip
     chosen = parser.add_argument_group("only messages", "of an option given several times any one has to fit")
     chosen.add_argument("--pv", action="append", metavar="GLOB", help="of these PVs: 'BL1:*'")
     chosen.add_argument(
-        "--command", action="append", metavar="NAME", help="of these commands: MONITOR, GET, SEARCH..."
-    )
+        "--command", action="append", type=command, metavar="NAME",
+        help="of these commands: MONITOR, GET, SEARCH..., as they are shown; MALFORMED and LOST for damage",
+    )  # fmt: skip
     chosen.add_argument("--host", action="append", metavar="ADDRESS", help="from or to these addresses")
     chosen.add_argument("--port", action="append", type=int, metavar="N", help="from or to these ports")
     parser.set_defaults(run=run)
+
+
+def count(text: str) -> int:
+    """A number of elements."""
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def command(text: str) -> str:
+    """The name of a command, in any case."""
+    name = text.upper()
+    if name not in _NAMES and not name.startswith(("COMMAND_", "CONTROL_")):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(sorted(_NAMES))}")
+    return name
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,10 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = chosen(arguments)
     summary = Summary() if arguments.summary else None
     show = shown(arguments)
+    connections = 0
     for name in arguments.files:
         try:
-            records = read(name)
+            records = read(name, connections=connections)
             damage = decode(records, wanted, show, summary)
+            connections = records.connections
         except DecodeError as error:
             print(f"pvafast: {error.reason}", file=sys.stderr)
             status = 2
@@ -86,7 +112,8 @@ def decode(
 ) -> str:
     """Decode one file; returns what is wrong with it, "" if nothing."""
     told: Iterator[Record] = iter(records)
-    if sys.stderr.isatty():
+    # Lines on the same terminal say better how far it is.
+    if sys.stderr.isatty() and (summary is not None or not sys.stdout.isatty()):
         told = progress(told, records)
     if wanted is not None:
         told = filter(wanted, told)
@@ -97,31 +124,33 @@ def decode(
         for record in told:
             show(record)
     damage = records.damage
-    return "" if damage is None else f"{damage.reason}, at byte {damage.offset}; decoded up to there"
+    if damage is not None:
+        return f"{damage.reason}, at byte {damage.offset}; decoded up to there"
+    return "; ".join(
+        f"{packets} packets of link type {link} are not understood"
+        for link, packets in records.statistics.unsupported.items()
+    )
 
 
 def progress(told: Iterator[Record], records: Records) -> Iterator[Record]:
     """Show on a terminal how far a long file is."""
     start = last = time.monotonic()
-    count = 0
+    before = 0
     drawn = False
     capture = records.capture
     try:
         for record in told:
-            count += 1
-            if not count & 0x3FF:
+            done = capture.consumed
+            if done != before:
+                before = done
                 now = time.monotonic()
                 if now - last >= 0.2 and now - start >= _PROGRESS_AFTER:
                     last = now
-                    done = capture.consumed
-                    rate = done / (now - start) / 1e6
+                    speed = f"{done / 1e6:.0f} MB, {done / (now - start) / 1e6:.0f} MB/s"
                     if capture.size:
                         part = min(done / capture.size, 1.0)
-                        bar = ("#" * int(part * 30)).ljust(30)
-                        line = f"[{bar}] {part:4.0%} {rate:.0f} MB/s"
-                    else:
-                        line = f"{done / 1e6:.0f} MB {rate:.0f} MB/s"
-                    print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+                        speed = f"[{'#' * int(part * 30):30}] {part:4.0%} {speed}"
+                    print(f"\r{speed}\x1b[K", end="", file=sys.stderr, flush=True)
                     drawn = True
             yield record
     finally:
@@ -133,7 +162,7 @@ def chosen(arguments: argparse.Namespace) -> Callable[[Record], bool] | None:
     """What the filters let through; None: everything."""
     tests: list[Callable[[Record], bool]] = []
     if arguments.command:
-        commands = {name.upper() for name in arguments.command}
+        commands = frozenset(arguments.command)
         tests.append(lambda record: record.command in commands)
     if arguments.pv:
         globs = list(arguments.pv)
@@ -163,7 +192,7 @@ def shown(arguments: argparse.Namespace) -> Callable[[Record], None]:
     """How a record is shown."""
     write = sys.stdout.write
     if arguments.json:
-        most = 64 if arguments.max_elements is None else arguments.max_elements
+        most = _SHOWN_JSON if arguments.max_elements is None else arguments.max_elements
 
         def show_json(record: Record) -> None:
             write(dumps(record, most) + "\n")
