@@ -246,12 +246,12 @@ class Records:
                 if kept is not None and kept.observer is not None:
                     _, side, ticks, clock, data = event
                     self.bytes += len(data)
-                    observer = kept.observer
-                    observer.receive_data(side, data, ticks)
-                    src, dst = kept.ends[side]
-                    number = kept.number
-                    for told in observer.events():
-                        yield make(Record, (told, src, dst, "tcp", number, told.time, clock))
+                    told = kept.observer.observe(side, data, ticks)
+                    if told:
+                        src, dst = kept.ends[side]
+                        number = kept.number
+                        for one in told:
+                            yield make(Record, (one, src, dst, "tcp", number, one.time, clock))
                     continue
                 yield from self._recognise(connection, event)
             elif isinstance(event, Gap):

@@ -10,6 +10,7 @@ from .. import messages
 from .._backend import bitset, introspection, value
 from .._types import STRUCTURE, UNION
 from ..connection import Update
+from .events import Clock
 from .records import Record
 
 # What is kept of anything that a peer can make endless; what does not fit is counted.
@@ -56,7 +57,8 @@ class Pv:
     """What a PV did. updates: of monitors; bytes: of their messages; first, last: ns of the updates."""
 
     __slots__ = (
-        "bytes", "commands", "first", "frames", "is_image", "last", "name", "overruns", "pixels", "shape", "type", "updates",
+        "bytes", "clock", "commands", "first", "frames", "is_image", "name", "overruns", "pixels", "shape", "ticks", "type",
+        "updates",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -65,13 +67,19 @@ class Pv:
         self.updates = 0
         self.bytes = 0
         self.first = 0
-        self.last = 0
+        # Of the last update, as the capture counts.
+        self.ticks = 0
+        self.clock = Clock()
         self.is_image = False
         self.frames = 0
         self.pixels = 0
         self.shape = ""
         self.commands: dict[str, int] = {}
         self.overruns: dict[str, int] = {}
+
+    @property
+    def last(self) -> int:
+        return self.clock.nanoseconds(self.ticks) if self.updates else 0
 
     @property
     def rate(self) -> float | None:
@@ -134,8 +142,8 @@ class Summary:
         self.records = 0
         self.bytes = 0
         self.first = 0
-        self.last = 0
-        self._ticks = -1
+        # Without the updates, whose times their PVs have.
+        self._last = 0
         self.dropped = 0
         self.pvs: dict[str, Pv] = {}
         self.servers: dict[str, End] = {}
@@ -153,6 +161,11 @@ class Summary:
         self._channels: dict[tuple[str, str, str], int] = {}
         self._asked_channels: dict[tuple[int | None, int], int] = {}
 
+    @property
+    def last(self) -> int:
+        """Nanoseconds of the latest record."""
+        return max(self._last, max((pv.last for pv in self.pvs.values()), default=0))
+
     def add(self, record: Record) -> None:
         """Take a record in."""
         event, _, _, _, number, ticks, clock = record
@@ -163,15 +176,13 @@ class Summary:
             pv = self.pvs.get(name)
             if pv is None or not pv.updates or number not in self._connections:
                 pv = self._first_update(record, held)
-            if ticks != self._ticks:
-                self._ticks = ticks
-                self.last = max(self.last, clock.nanoseconds(ticks))
             size = 8 + event.frame.size
             self.records += 1
             self.bytes += size
             if pv is not None:
                 pv.updates += 1
-                pv.last = self.last
+                pv.ticks = ticks
+                pv.clock = clock
                 pv.bytes += size
                 if pv.is_image:
                     self._frame(pv, held)
@@ -185,8 +196,8 @@ class Summary:
         now = record.ns
         if not self.first:
             self.first = now
-        if now > self.last:
-            self.last = now
+        if now > self._last:
+            self._last = now
         if record.damage is not None:
             self._damage(record, command)
             return

@@ -1,9 +1,55 @@
 """Connections without I/O: bytes in, events out; and what is to be sent, as buffers."""
 
 from .._backend import monitor
-from .events import Malformed, Observed
+from .client import ClientConnection
+from .events import (
+    Cancelled,
+    ChannelClosed,
+    ChannelFailed,
+    ChannelOpened,
+    ChannelRequested,
+    ConnectionEnded,
+    Credentials,
+    EchoReply,
+    Event,
+    Greeted,
+    Malformed,
+    Observed,
+    OperationReply,
+    OperationRequest,
+    Received,
+    Validated,
+)
 from .observer import ObservedChannel, ObservedOperation, Observer
+from .server import ServerConnection
+from .shared import Channel, Connection, ConnectionOperation
 
 Update = monitor.Update
 
-__all__ = ["Malformed", "Observed", "ObservedChannel", "ObservedOperation", "Observer", "Update"]
+__all__ = [
+    "Cancelled",
+    "Channel",
+    "ChannelClosed",
+    "ChannelFailed",
+    "ChannelOpened",
+    "ChannelRequested",
+    "ClientConnection",
+    "Connection",
+    "ConnectionEnded",
+    "ConnectionOperation",
+    "Credentials",
+    "EchoReply",
+    "Event",
+    "Greeted",
+    "Malformed",
+    "Observed",
+    "ObservedChannel",
+    "ObservedOperation",
+    "Observer",
+    "OperationReply",
+    "OperationRequest",
+    "Received",
+    "ServerConnection",
+    "Update",
+    "Validated",
+]

@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, final
 
 from .. import messages
-from .._backend import bitset, framing, introspection, value
+from .._backend import bitset, framing, introspection, monitor
 from ..messages import PvaMessage, Status
 
 if TYPE_CHECKING:
     from .observer import ObservedOperation
     from .shared import Channel, ConnectionOperation
 
+# A monitor update: of a connection of one's own, and of an observed one.
+Update: TypeAlias = monitor.Update
 Role: TypeAlias = Literal["client", "server"]
 NO_BITS: Final = bitset.BitSet()
 
 
 class Event:
-    """The root of the events of ClientConnection and ServerConnection, all but UpdateEvent."""
+    """The root of the events of ClientConnection and ServerConnection, all but Update."""
 
     __slots__ = ()
 
@@ -113,30 +115,10 @@ class OperationRequest(Event):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationReply(Event):
-    """Client: `message` (a messages.Reply) answers `operation`, or ends it. Monitor updates come as UpdateEvent."""
+    """Client: `message` (a messages.Reply) answers `operation`, or ends it. Monitor updates come as Update."""
 
     operation: ConnectionOperation
     message: messages.Reply
-
-
-class UpdateEvent(NamedTuple):
-    """Client: a monitor update. `value` is laid over the one before, `value.changed` are the fields that came.
-
-    overrun: fields that changed more than once, of which older values are lost.
-    """
-
-    operation: ConnectionOperation
-    value: value.Value
-    overrun: bitset.BitSet
-
-    @property
-    def ioid(self) -> int:
-        """Of the operation."""
-        return self.operation.ioid
-
-    def __repr__(self) -> str:
-        overrun = f", overrun={self.overrun!r}" if self.overrun else ""
-        return f"UpdateEvent({self.operation!r}, {self.value!r}{overrun})"
 
 
 @final
@@ -219,8 +201,10 @@ class Observed(_Observed):
     @property
     def ioid(self) -> int | None:
         """The number of the operation, None in other messages."""
-        ioid: int | None = getattr(self.decoded, "ioid", None)
-        return self.operation.ioid if ioid is None and self.operation is not None else ioid
+        found: int | None = getattr(self.decoded, "ioid", None)
+        if found is None and self.operation is not None:
+            return int(self.operation.ioid)
+        return found
 
     @property
     def sid(self) -> int | None:

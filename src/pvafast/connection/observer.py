@@ -196,6 +196,31 @@ class Observer:
         stream.framer.receive_data(data)
         self._drain(stream, time)
 
+    def observe(self, direction: Stream, data: Any, time: Any = None) -> list[Observed | Update | Malformed]:
+        """`receive_data` and all `events` in one: in half the time where the bytes are an update or two."""
+        stream = self._streams.get(direction) or self._open(direction)
+        framer = stream.framer
+        framer.receive_data(data)
+        server = self._server
+        if stream.side is server and server.begun and stream.damage is None and not self._work:
+            try:
+                found = framer.messages()
+            except DecodeError:
+                pass  # raised once more in _drain
+            else:
+                plain: list[Any] = read_updates(found, 0, self._operations, server.codec, time)
+                if len(plain) < len(found):
+                    batch = _Batch(stream, found, time)
+                    batch.at = len(plain)
+                    self._work.append(batch)
+                elif not framer.pending:
+                    return plain
+                self._drain(stream, time)
+                plain += self.events()
+                return plain
+        self._drain(stream, time)
+        return list(self.events())
+
     def receive_gap(self, direction: Stream, nbytes: int, time: Any = None) -> None:
         """`nbytes` of a stream are missing here. 0: how many is not known, or the stream is joined in its middle."""
         stream = self._streams.get(direction) or self._open(direction)

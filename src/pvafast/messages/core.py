@@ -164,7 +164,7 @@ class Operation:
         self.pipelined = pipelined
         # For monitor.read_updates(): the type, once updates of it need no further thought; what an Update says was seen.
         self.steady: FieldDesc | None = None
-        self.seen = NO_BITS
+        self.seen: Any = NO_BITS
 
     @property
     def type(self) -> FieldDesc | None:

@@ -1,0 +1,209 @@
+"""What both ends of a connection share: the stream, the codecs of both directions, channels and operations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from .. import messages
+from .._backend import codec, framing
+from ..errors import LimitExceeded, LocalProtocolError, ProtocolError
+from ..limits import Limits
+from .events import ConnectionEnded, Event, Update
+
+_NO_LIMITS = Limits()
+
+
+class Channel:
+    """A channel of a connection. sid: None until the server has opened it."""
+
+    __slots__ = ("cid", "name", "operations", "sid")
+
+    def __init__(self, cid: int, name: str) -> None:
+        self.cid = cid
+        self.name = name
+        self.sid: int | None = None
+        # Those alive, by ioid.
+        self.operations: dict[int, ConnectionOperation] = {}
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.name!r} cid={self.cid} sid={self.sid}>"
+
+
+class ConnectionOperation(messages.Operation):
+    """An operation of a connection.
+
+    channel: its channel. ready: its INIT was answered well. busy: a request of it waits for its answer. window: of a
+    pipelined monitor, how many updates may still be sent before the client acknowledges some; None for others.
+    """
+
+    __slots__ = ("busy", "cancelled", "channel", "destroyed", "ready", "window")
+
+    def __init__(self, command: int, ioid: int, channel: Channel, request: messages.AnyBody = None) -> None:
+        super().__init__(command, ioid, sid=channel.sid or 0, pv=channel.name, request=request)
+        self.channel = channel
+        self.ready = False
+        self.busy = False
+        self.cancelled = False
+        # The next answer is the last: the operation was to be destroyed after it.
+        self.destroyed = False
+        self.window: int | None = None
+        # No one asks which fields were ever seen.
+        self.seen = None
+
+    @property
+    def channel_cid(self) -> int | None:
+        """The client's number of the channel."""
+        return self.channel.cid
+
+
+class Connection(ABC):
+    """The stream of one end: bytes in, events out, buffers to send. For one thread at a time."""
+
+    _is_server = False
+
+    def __init__(self, limits: Limits | None) -> None:
+        self._limits = limits = _NO_LIMITS if limits is None else limits
+        self._framer = framing.Framer(limits=limits, from_server=not self._is_server)
+        self._in = codec.Codec(limits=limits)
+        self._out = codec.Codec(limits=limits)
+        self._byteorder = "little"
+        self._outbox: list[Any] = []
+        self._batch: list[framing.Message] = []
+        self._at = 0
+        self._ready: deque[Event | Update] = deque()
+        self._time: Any = None
+        self._eof = False
+        self._failed = False
+        self._ended = False
+        self._operations: dict[int, ConnectionOperation] = {}
+
+    @property
+    def byteorder(self) -> str:
+        """The byte order in which this end sends, "little" or "big"."""
+        return self._byteorder
+
+    @property
+    def closed(self) -> bool:
+        """Nothing more can be received or sent: the stream has ended, or an error was raised."""
+        return self._failed or self._ended
+
+    @property
+    def operations(self) -> dict[int, ConnectionOperation]:
+        """The operations that are alive, by ioid; a copy."""
+        return dict(self._operations)
+
+    def receive_data(self, data: Any, time: Any = None) -> None:
+        """The next bytes of the stream. `bytes` are kept (arrays are views of them), anything else is copied.
+
+        time: comes back in the updates of monitors. LocalProtocolError once the connection is closed.
+        """
+        self._open()
+        self._time = time
+        self._framer.receive_data(data)
+
+    def get_buffer(self, hint: int = -1) -> memoryview:
+        """Memory to receive into, for recv_into() or asyncio's BufferedProtocol; call buffer_updated() afterwards."""
+        self._open()
+        return self._framer.get_buffer(hint)
+
+    def buffer_updated(self, nbytes: int, time: Any = None) -> None:
+        """So many bytes were received into the last get_buffer()."""
+        self._open()
+        self._time = time
+        self._framer.buffer_updated(nbytes)
+
+    def receive_eof(self) -> None:
+        """The stream has ended: events() tells what is left, then ConnectionEnded."""
+        self._open()
+        self._eof = True
+
+    def data_to_send(self) -> list[Any]:
+        """Buffers that the connection itself wants sent (handshake, answers to echoes), in order, before all others."""
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def events(self) -> Iterator[Any]:
+        """What has come, in its order. The iterator can be dropped and a new one taken at any time.
+
+        DecodeError or ProtocolError, once, for a peer that breaks the rules; the connection is closed then, and
+        further use of it is a LocalProtocolError.
+        """
+        self._usable()
+        ready = self._ready
+        while True:
+            while ready:
+                yield ready.popleft()
+            try:
+                if self._at < len(self._batch):
+                    self._step()
+                    continue
+                self._batch = self._framer.messages()
+                self._at = 0
+                if self._batch:
+                    continue
+                if self._eof and not self._ended:
+                    self._framer.receive_eof()
+                    self._ended = True
+                    yield ConnectionEnded()
+                return
+            except ProtocolError:
+                self._failed = True
+                raise
+
+    def _step(self) -> None:
+        """Take the next message, or several of the plainest, into `_ready`."""
+        frame = self._batch[self._at]
+        self._at += 1
+        try:
+            message = messages.decode(
+                frame, codec=self._in, operations=self._known, from_server=not self._is_server
+            )
+        except LocalProtocolError as error:
+            raise ProtocolError(str(error)) from error
+        self._ready.extend(self._handle(message, frame))
+
+    def _known(self, ioid: int) -> messages.Operation | None:
+        return self._operations.get(ioid)
+
+    @abstractmethod
+    def _handle(self, message: messages.PvaMessage, frame: framing.Message) -> list[Any]:
+        """The events of a message."""
+
+    def _open(self) -> None:
+        self._usable()
+        if self._eof:
+            raise LocalProtocolError("the stream has ended")
+
+    def _usable(self) -> None:
+        if self._failed:
+            raise LocalProtocolError("the connection is closed after an error")
+
+    def _encode(self, message: messages.PvaMessage, segment_size: int | None = None) -> list[Any]:
+        return messages.encode(
+            message,
+            codec=self._out,
+            byteorder=self._byteorder,
+            from_server=self._is_server,
+            segment_size=segment_size,
+        )
+
+    def _post(self, message: messages.PvaMessage) -> None:
+        """Send a message of the connection's own."""
+        self._outbox += self._encode(message)
+
+    def _add(self, operation: ConnectionOperation) -> None:
+        self._operations[operation.ioid] = operation
+        operation.channel.operations[operation.ioid] = operation
+
+    def _remove(self, operation: ConnectionOperation) -> None:
+        self._operations.pop(operation.ioid, None)
+        operation.channel.operations.pop(operation.ioid, None)
+        operation.steady = None
+
+
+def exceeded(what: str, limit: str, limits: Limits) -> LimitExceeded:
+    """The error for a peer that opens too much."""
+    return LimitExceeded(f"more than {getattr(limits, limit)} {what}", limit=limit)

@@ -1,0 +1,467 @@
+"""ClientConnection against ServerConnection in memory, and against what recorded peers sent."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pvafast import (
+    AnyValue,
+    BitSet,
+    Codec,
+    DecodeError,
+    FieldDesc,
+    Limits,
+    LocalProtocolError,
+    ProtocolError,
+    Value,
+    messages,
+    time_t,
+)
+from pvafast import connection as c
+from pvafast._backend import framing
+from pvafast.messages import Status, StatusType
+
+NT = FieldDesc.structure("epics:nt/NTScalar:1.0", {"value": "double", "timeStamp": time_t})
+REQUEST = Value({"field": {}})
+
+
+class Pair:
+    """A client and a server whose bytes go over at once, in pieces of `step` bytes (0: as they are)."""
+
+    def __init__(
+        self, byteorder: str = "little", step: int = 0, segment_size: int | None = None, **options: Any
+    ) -> None:
+        self.client = c.ClientConnection(user="me", host="here")
+        self.server = c.ServerConnection(byteorder=byteorder, **options)
+        self.step = step
+        self.segment_size = segment_size
+        self.told: list[Any] = []  # to the client
+        self.asked: list[Any] = []  # of the server
+
+    def carry(self, buffers: list[Any], receiver: Any) -> None:
+        data = b"".join(buffers)
+        for i in range(0, len(data), self.step or len(data) or 1):
+            receiver.receive_data(data[i : i + self.step] if self.step else data)
+            found = self.told if receiver is self.client else self.asked
+            found += receiver.events()
+
+    def settle(self) -> None:
+        """Let everything that the connections want to send go over."""
+        while True:
+            to_client, to_server = self.server.data_to_send(), self.client.data_to_send()
+            if not to_client and not to_server:
+                return
+            self.carry(to_client, self.client)
+            self.carry(to_server, self.server)
+
+    def from_client(self, message: Any) -> None:
+        self.carry(self.client.send(message, segment_size=self.segment_size), self.server)
+        self.settle()
+
+    def from_server(self, message: Any) -> None:
+        self.carry(self.server.send(message, segment_size=self.segment_size), self.client)
+        self.settle()
+
+    def open(self, name: str = "x") -> tuple[int, int]:
+        """Handshake and one channel: (sid, cid)."""
+        self.settle()
+        if not self.client.validated:
+            self.from_server(messages.ConnectionValidated())
+        cid, sid = self.client.new_cid(), self.server.new_sid()
+        self.from_client(messages.CreateChannel(channels=((cid, name),)))
+        self.from_server(messages.CreateChannelReply(cid=cid, sid=sid))
+        return sid, cid
+
+
+@pytest.fixture(params=[("little", 0, None), ("big", 1, None), ("little", 3, 5), ("big", 0, 16)], ids=str)
+def pair(request: pytest.FixtureRequest) -> Pair:
+    byteorder, step, segment_size = request.param
+    return Pair(byteorder, step, segment_size)
+
+
+def test_handshake(pair: Pair) -> None:
+    pair.settle()
+    assert [type(event) for event in pair.told] == [c.Greeted]
+    assert pair.told[0].methods == ("anonymous", "ca")
+    credentials = pair.asked.pop()
+    assert (credentials.method, credentials.user, credentials.host, credentials.offered) == (
+        "ca",
+        "me",
+        "here",
+        True,
+    )
+    assert not pair.client.validated
+    with pytest.raises(LocalProtocolError, match="before the connection is validated"):
+        pair.client.send(messages.CreateChannel(channels=((1, "x"),)))
+    pair.from_server(messages.ConnectionValidated())
+    assert pair.client.validated
+    assert pair.client.byteorder == pair.server.byteorder
+
+
+def test_anonymous() -> None:
+    pair = Pair(methods=("anonymous",))
+    pair.settle()
+    assert pair.told[0].method == "anonymous"
+    assert (pair.asked[0].method, pair.asked[0].user, pair.asked[0].data) == ("anonymous", "", None)
+
+
+def test_refused() -> None:
+    pair = Pair()
+    pair.settle()
+    pair.from_server(messages.ConnectionValidated(status=Status(StatusType.ERROR, "no")))
+    assert pair.told[-1] == c.Validated(status=Status(StatusType.ERROR, "no"))
+    assert not pair.client.validated
+
+
+def test_channels(pair: Pair) -> None:
+    sid, cid = pair.open("the:pv")
+    assert pair.asked[-1] == c.ChannelRequested(cid=cid, name="the:pv")
+    channel = pair.told[-1].channel
+    assert (channel.name, channel.cid, channel.sid) == ("the:pv", cid, sid)
+    other = pair.client.new_cid()
+    pair.from_client(messages.CreateChannel(channels=((other, "no:pv"),)))
+    pair.from_server(messages.CreateChannelReply(cid=other, status=Status(StatusType.FATAL, "no such")))
+    assert pair.told[-1].channel.name == "no:pv"
+    assert pair.told[-1].status.message == "no such"
+    pair.from_client(messages.DestroyChannel(sid=sid, cid=cid))
+    assert isinstance(pair.asked[-1], c.ChannelClosed)
+    assert isinstance(pair.told[-1], c.ChannelClosed)
+    assert pair.client.channels == pair.server.channels == {}
+
+
+def test_server_closes_a_channel(pair: Pair) -> None:
+    sid, cid = pair.open()
+    pair.from_client(messages.MonitorInit(sid=sid, ioid=1, request=REQUEST))
+    pair.from_server(messages.MonitorInitReply(ioid=1, type=NT))
+    pair.from_server(messages.DestroyChannel(sid=sid, cid=cid))
+    closed = pair.told[-1]
+    assert isinstance(closed, c.ChannelClosed)
+    assert closed.by_peer
+    assert [operation.ioid for operation in closed.operations] == [1]
+    assert pair.client.operations == pair.server.operations == {}
+
+
+def started(pair: Pair, ask: type, reply: type, ioid: int = 5, **more: Any) -> int:
+    sid, _ = pair.open()
+    pair.from_client(ask(sid=sid, ioid=ioid, request=REQUEST))
+    event = pair.asked[-1]
+    assert isinstance(event, c.OperationRequest)
+    assert event.message.request == REQUEST
+    pair.from_server(reply(ioid=ioid, **more))
+    assert isinstance(pair.told[-1], c.OperationReply)
+    return sid
+
+
+def test_get_and_merging(pair: Pair) -> None:
+    sid = started(pair, messages.GetInit, messages.GetInitReply, type=NT)
+    assert pair.told[-1].message.type == NT
+    pair.from_client(messages.Get(sid=sid, ioid=5))
+    value = Value(NT, {"value": 2.5, "timeStamp.userTag": 7})
+    pair.from_server(messages.GetReply(ioid=5, value=value))
+    assert pair.told[-1].message.value == value
+    # A server of pvAccessCPP sends only what changed since the last time.
+    pair.from_client(messages.Get(sid=sid, ioid=5, destroy=True))
+    pair.from_server(messages.GetReply(ioid=5, value=Value(NT, {"value": 3.5}), destroy=True))
+    merged = pair.told[-1].message.value
+    assert (merged["value"], merged["timeStamp.userTag"], merged.changed_names()) == (3.5, 7, ["value"])
+    assert pair.client.operations == pair.server.operations == {}
+
+
+def test_put(pair: Pair) -> None:
+    sid = started(pair, messages.PutInit, messages.PutInitReply, type=NT)
+    pair.from_client(messages.Put(sid=sid, ioid=5, value=Value(NT, {"value": 9.0})))
+    assert pair.asked[-1].message.value.changed_names() == ["value"]
+    assert pair.asked[-1].message.value["value"] == 9.0
+    pair.from_server(messages.PutReply(ioid=5, status=Status(StatusType.ERROR, "read only", "at x")))
+    assert pair.told[-1].message.status == Status(StatusType.ERROR, "read only", "at x")
+
+
+def test_put_get(pair: Pair) -> None:
+    sid = started(pair, messages.PutGetInit, messages.PutGetInitReply, put_type=NT, get_type=time_t)
+    pair.from_client(messages.PutGet(sid=sid, ioid=5, value=Value(NT, {"value": 1.0})))
+    assert pair.asked[-1].message.value["value"] == 1.0
+    pair.from_server(messages.PutGetReply(ioid=5, value=Value(time_t, {"userTag": 3})))
+    assert pair.told[-1].message.value["userTag"] == 3
+
+
+def test_rpc_process_array_and_type(pair: Pair) -> None:
+    sid = started(pair, messages.RpcInit, messages.RpcInitReply)
+    pair.from_client(messages.Rpc(sid=sid, ioid=5, value=Value({"a": "int32"}, {"a": 1})))
+    assert pair.asked[-1].message.value["a"] == 1
+    pair.from_server(messages.RpcReply(ioid=5, value=AnyValue("string", "done")))
+    assert pair.told[-1].message.value == AnyValue("string", "done")
+    pair.from_client(messages.ProcessInit(sid=sid, ioid=6, request=REQUEST))
+    pair.from_server(messages.ProcessInitReply(ioid=6))
+    pair.from_client(messages.Process(sid=sid, ioid=6))
+    pair.from_server(messages.ProcessReply(ioid=6))
+    pair.from_client(messages.ArrayInit(sid=sid, ioid=7, request=REQUEST))
+    pair.from_server(messages.ArrayInitReply(ioid=7, type=FieldDesc.of("int16[]")))
+    pair.from_client(messages.ArrayGet(sid=sid, ioid=7, offset=1, count=2, stride=1))
+    pair.from_server(messages.ArrayGetReply(ioid=7, value=AnyValue("int16[]", [4, 5])))
+    assert pair.told[-1].message.value.value.tolist() == [4, 5]
+    pair.from_client(messages.GetField(sid=sid, ioid=8, field="value"))
+    assert pair.asked[-1].message.field == "value"
+    pair.from_server(messages.GetFieldReply(ioid=8, type=FieldDesc.of("double")))
+    assert pair.told[-1].message.type == FieldDesc.of("double")
+    assert sorted(pair.client.operations) == [5, 6, 7]
+
+
+def test_monitor(pair: Pair) -> None:
+    sid = started(pair, messages.MonitorInit, messages.MonitorInitReply, type=NT)
+    pair.from_client(messages.MonitorStart(sid=sid, ioid=5))
+    whole = Value(NT, {"value": 1.0, "timeStamp": {"secondsPastEpoch": 5, "nanoseconds": 6, "userTag": 7}})
+    pair.from_server(messages.MonitorUpdate(ioid=5, value=whole))
+    pair.from_server(messages.MonitorUpdate(ioid=5, value=Value(NT, {"value": 2.0}), overrun=BitSet((1,))))
+    first, second = pair.told[-2:]
+    assert isinstance(second, c.Update)
+    assert first.value == whole
+    assert (second.value["value"], second.value["timeStamp.nanoseconds"]) == (2.0, 6)
+    assert second.value.changed_names() == ["value"]
+    assert second.overrun == BitSet((1,))
+    assert second.operation.pv == "x"
+    pair.from_server(messages.MonitorFinal(ioid=5))
+    assert isinstance(pair.told[-1].message, messages.MonitorFinal)
+    assert pair.client.operations == pair.server.operations == {}
+
+
+def test_pipeline(pair: Pair) -> None:
+    sid, _ = pair.open()
+    pair.from_client(messages.MonitorInit(sid=sid, ioid=5, request=REQUEST, nfree=2))
+    pair.from_server(messages.MonitorInitReply(ioid=5, type=NT))
+    pair.from_client(messages.MonitorStart(sid=sid, ioid=5))
+    update = messages.MonitorUpdate(ioid=5, value=Value(NT, {"value": 1.0}))
+    pair.from_server(update)
+    pair.from_server(update)
+    assert not pair.server.may_send(5)
+    with pytest.raises(LocalProtocolError, match="window"):
+        pair.server.send(update)
+    assert pair.client.operations[5].window == 0
+    pair.from_client(messages.MonitorAck(sid=sid, ioid=5, nfree=1))
+    assert pair.server.may_send(5)
+    pair.from_server(update)
+    assert [type(event) for event in pair.told[-3:]] == [c.Update] * 3
+
+
+def test_a_server_beyond_the_window() -> None:
+    pair = Pair()
+    sid, _ = pair.open()
+    pair.from_client(messages.MonitorInit(sid=sid, ioid=5, request=REQUEST, nfree=1))
+    pair.from_server(messages.MonitorInitReply(ioid=5, type=NT))
+    update = messages.MonitorUpdate(ioid=5, value=Value(NT, {"value": 1.0}))
+    raw = b"".join(pair.server.send(update))
+    pair.client.receive_data(raw + raw)
+    events = pair.client.events()
+    assert isinstance(next(events), c.Update)
+    with pytest.raises(ProtocolError, match="more updates of ioid 5 than it was allowed"):
+        next(events)
+
+
+def test_cancel(pair: Pair) -> None:
+    sid = started(pair, messages.GetInit, messages.GetInitReply, type=NT)
+    pair.from_client(messages.Get(sid=sid, ioid=5))
+    with pytest.raises(LocalProtocolError, match="before the answer"):
+        pair.client.send(messages.Get(sid=sid, ioid=5))
+    pair.from_client(messages.CancelRequest(sid=sid, ioid=5))
+    assert any(
+        isinstance(event.message, messages.CancelRequest)
+        for event in pair.asked
+        if isinstance(event, c.OperationRequest)
+    )
+    assert isinstance(pair.told[-1], c.Cancelled)
+    pair.from_client(messages.Get(sid=sid, ioid=5))
+    pair.from_server(messages.GetReply(ioid=5, value=Value(NT, {"value": 4.0})))
+    assert pair.told[-1].message.value["value"] == 4.0
+
+
+def test_destroyed_operations_still_define_types() -> None:
+    """The answer to a forgotten request may define type ids that later messages use (WIRE 6.2)."""
+    pair = Pair()
+    sid = started(pair, messages.RpcInit, messages.RpcInitReply)
+    pair.from_client(messages.Rpc(sid=sid, ioid=5, value=None))
+    pair.carry(pair.client.send(messages.DestroyRequest(sid=sid, ioid=5)), pair.server)
+    server = Codec(ids="pvaccess")
+    late = messages.RpcReply(ioid=5, value=Value(NT, {"value": 1.0}))
+    pair.carry(messages.encode(late, codec=server), pair.client)
+    pair.from_client(messages.GetInit(sid=sid, ioid=6, request=REQUEST))
+    pair.carry(messages.encode(messages.GetInitReply(ioid=6, type=NT), codec=server), pair.client)
+    assert pair.told[-1].message.type == NT
+
+
+def test_echo(pair: Pair) -> None:
+    pair.open()
+    pair.from_client(messages.Echo(payload=b"are you there"))
+    assert pair.told[-1] == c.EchoReply(payload=b"are you there")
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (lambda sid: messages.Get(sid=sid, ioid=9), "ioid 9, which is no operation"),
+        (lambda sid: messages.GetInit(sid=sid + 1, ioid=9, request=REQUEST), "which is no open channel"),
+        (lambda sid: messages.GetInit(sid=sid, ioid=0, request=REQUEST), "ioid 0 is in use, or zero"),
+        (lambda sid: messages.GetInit(sid=sid, ioid=5, request=REQUEST), "ioid 5 is in use"),
+        (lambda sid: messages.Put(sid=sid, ioid=5, value=Value(NT)), "which is a GET"),
+        (lambda sid: messages.MonitorAck(sid=sid, ioid=5, nfree=1), "which is a GET"),
+        (lambda sid: messages.DestroyChannel(sid=sid, cid=77), "no open channel"),
+        (lambda sid: messages.CreateChannel(channels=((1, "again"),)), "the cid 1 is in use"),
+        (lambda sid: messages.GetReply(ioid=5, value=Value(NT)), "GetReply"),
+    ],
+)
+def test_misuse_by_the_client(message: Callable[[int], Any], text: str) -> None:
+    pair = Pair()
+    sid = started(pair, messages.GetInit, messages.GetInitReply, type=NT)
+    before = repr(pair.client.operations)
+    with pytest.raises(LocalProtocolError, match=text):
+        pair.client.send(message(sid))
+    assert repr(pair.client.operations) == before
+    assert not pair.client.closed
+
+
+def test_misuse_by_the_server() -> None:
+    pair = Pair()
+    sid, _ = pair.open()
+    pair.from_client(messages.GetInit(sid=sid, ioid=5, request=REQUEST))
+    for message, text in (
+        (messages.GetReply(ioid=5, value=Value(NT)), "before the answer to the INIT"),
+        (messages.GetReply(ioid=6, value=Value(NT)), "no operation"),
+        (messages.PutInitReply(ioid=5, type=NT), "which is a GET"),
+        (messages.CreateChannelReply(cid=44, sid=9), "no channel was asked for"),
+        (messages.DestroyChannel(sid=44, cid=1), "no open channel"),
+        (messages.Get(sid=sid, ioid=5), "Get"),
+    ):
+        with pytest.raises(LocalProtocolError, match=text):
+            pair.server.send(message)
+
+
+def test_a_failed_init_frees_the_ioid(pair: Pair) -> None:
+    sid, _ = pair.open()
+    pair.from_client(messages.GetInit(sid=sid, ioid=5, request=REQUEST))
+    pair.from_server(messages.GetInitReply(ioid=5, status=Status(StatusType.ERROR, "no")))
+    assert pair.told[-1].message.status.message == "no"
+    pair.from_client(messages.GetInit(sid=sid, ioid=5, request=REQUEST))
+    assert list(pair.server.operations) == [5]
+
+
+def test_update_before_the_init_reply() -> None:
+    pair = Pair()
+    sid, _ = pair.open()
+    pair.from_client(messages.MonitorInit(sid=sid, ioid=5, request=REQUEST))
+    pair.client.receive_data(b"".join(framing.frame(13, [b"\x05\0\0\0\0\0\0"], flags=0x40)))
+    with pytest.raises(ProtocolError, match="before its INIT was answered"):
+        list(pair.client.events())
+    assert pair.client.closed
+    with pytest.raises(LocalProtocolError):
+        list(pair.client.events())
+    with pytest.raises(LocalProtocolError):
+        pair.client.receive_data(b"x")
+
+
+def test_unknown_channel_is_refused_by_the_server() -> None:
+    pair = Pair()
+    sid, cid = pair.open()
+    raw = b"".join(pair.client.send(messages.GetInit(sid=sid, ioid=5, request=REQUEST)))
+    pair.server.send(messages.DestroyChannel(sid=sid, cid=cid))
+    pair.carry([raw], pair.server)
+    pair.settle()
+    assert pair.told[-1].message.status == Status(StatusType.ERROR, "bad channel id")
+
+
+def test_what_came_before_an_error_is_told() -> None:
+    client = c.ClientConnection()
+    server = c.ServerConnection()
+    client.receive_data(b"".join(server.data_to_send()) + b"garbage!")
+    events = client.events()
+    assert isinstance(next(events), c.Greeted)
+    with pytest.raises(DecodeError, match="magic"):
+        next(events)
+
+
+def test_end_of_the_stream() -> None:
+    pair = Pair()
+    pair.open()
+    pair.client.receive_eof()
+    assert list(pair.client.events()) == [c.ConnectionEnded()]
+    assert pair.client.closed
+    pair.server.receive_data(b"\xca\x02")
+    pair.server.receive_eof()
+    with pytest.raises(DecodeError):
+        list(pair.server.events())
+
+
+def test_limits() -> None:
+    server = c.ServerConnection(limits=Limits(channels=2, operations=1))
+    client = Pair()
+    client.open()
+    many = messages.CreateChannel(channels=tuple((i, f"pv{i}") for i in range(3)))
+    server.receive_data(b"".join(messages.encode(many, codec=Codec(), from_server=False)))
+    with pytest.raises(DecodeError, match="more than 2 channels"):
+        list(server.events())
+
+
+def test_in_place() -> None:
+    """A large array comes as a view of the buffer that the connection handed out."""
+    fd = FieldDesc.of({"value": "uint16[]"})
+    pair = Pair()
+    sid, _ = pair.open()
+    pair.from_client(messages.MonitorInit(sid=sid, ioid=5, request=REQUEST))
+    pair.from_server(messages.MonitorInitReply(ioid=5, type=fd))
+    import numpy as np
+
+    pixels = np.arange(200_000, dtype=np.uint16)
+    raw = b"".join(pair.server.send(messages.MonitorUpdate(ioid=5, value=Value(fd, {"value": pixels}))))
+    at, places = 0, []
+    while at < len(raw):
+        place = pair.client.get_buffer()
+        n = min(len(place), len(raw) - at)
+        place[:n] = raw[at : at + n]
+        start = np.frombuffer(place, np.uint8).__array_interface__["data"][0]
+        places.append((start, start + n))
+        pair.client.buffer_updated(n)
+        at += n
+    (update,) = pair.client.events()
+    array = update.value["value"]
+    assert np.array_equal(array, pixels)
+    first = array.__array_interface__["data"][0]
+    assert any(start <= first + 390_000 < stop for start, stop in places)
+    assert not array.flags.writeable
+
+
+def test_mutated_streams_raise_only_what_is_documented() -> None:
+    pair = Pair()
+    sid = started(pair, messages.MonitorInit, messages.MonitorInitReply, type=NT)
+    to_server = b"".join(
+        b"".join(messages.encode(message, codec=Codec(), from_server=False))
+        for message in (
+            messages.ConnectionValidationResponse(method="ca", data=Value({"user": "string"}, {"user": "u"})),
+            messages.CreateChannel(channels=((1, "x"),)),
+            messages.GetInit(sid=sid, ioid=5, request=REQUEST),
+            messages.Echo(payload=b"abc"),
+        )
+    )
+    to_client = b"".join(
+        b"".join(messages.encode(message, codec=Codec(), from_server=True))
+        for message in (
+            messages.SetByteOrder(byteorder="little"),
+            messages.ConnectionValidationRequest(),
+            messages.ConnectionValidated(),
+            messages.CreateChannelReply(cid=1, sid=2),
+            messages.MonitorUpdate(ioid=5, value=Value(NT, {"value": 1.0})),
+            messages.Echo(payload=b"abc"),
+        )
+    )
+    rng = random.Random(7)
+    for _ in range(2000):
+        for raw, end in ((to_server, c.ServerConnection()), (to_client, c.ClientConnection())):
+            data = bytearray(raw)
+            for _ in range(rng.randrange(1, 4)):
+                data[rng.randrange(len(data))] = rng.choice((0, 1, 0x7F, 0xFE, 0xFF, rng.randrange(256)))
+            try:
+                end.receive_data(bytes(data))
+                for _ in end.events():
+                    pass
+            except ProtocolError:
+                assert end.closed
