@@ -1,8 +1,9 @@
 """EPICS PVAccess for Python: bytes in, numpy out."""
 
-from . import _backend, errors
+from . import _backend, capture, connection, errors, messages, request
 from ._backend import BACKEND
 from ._version import __version__
+from .connection import ClientConnection, Observer, ServerConnection
 from .errors import (
     DecodeError,
     EncodeError,
@@ -46,6 +47,13 @@ __all__ = [
     "UnionValue",
     "Update",
     "Value",
+    "ClientConnection",
+    "Observer",
+    "ServerConnection",
+    "capture",
+    "connection",
+    "messages",
+    "request",
     "__version__",
     "alarm_t",
     "enum_t",
