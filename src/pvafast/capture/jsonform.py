@@ -14,8 +14,9 @@ note              what could not be known; damage: {"reason", "path", "offset", 
 
 In values: a union is {"union": name, "value": ...}, an any {"any": type, "value": ...}, a null null, floats that are not
 finite "NaN", "Infinity" and "-Infinity". A numeric array of more than max_elements is {"dtype", "shape", "sha256"} over its
-little-endian elements, a string array {"strings": n, "sha256"} over the strings in UTF-8, each behind its length as a
-little-endian uint32, any other list {"length", "sha256"} over its JSON.
+little-endian elements, dtype as numpy spells that ("<f8"); a string array {"strings": n, "sha256"} over the strings in UTF-8,
+each behind its length as a little-endian uint32; any other list {"length", "sha256"} over its JSON as json.dumps writes it.
+Bytes of a string that are not UTF-8 are lone surrogates (PEP 383), in hashes the bytes that they were.
 """
 
 from __future__ import annotations
@@ -25,41 +26,64 @@ import hashlib
 import json
 import math
 import struct
+from collections.abc import Iterator
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from .. import messages
 from .._backend import bitset, introspection, value
 from .._types import STRUCTURE
+from ..connection import Update
 from .records import Record
 
 # Fields of messages that have a place of their own, or say nothing.
 _PLACED: Final = frozenset(
     {
-        "sid",
-        "cid",
-        "ioid",
-        "status",
-        "type",
-        "value",
-        "overrun",
-        "trailing",
-        "raw",
-        "reason",
-        "destroy",
-        "bits",
-        "zeros",
+        "sid", "cid", "ioid", "status", "type", "value", "overrun", "trailing", "raw", "reason", "destroy", "bits", "zeros",
         "sub",
     }
-)
+)  # fmt: skip
+_AS_THEY_ARE: Final = frozenset({int, str, bool, type(None)})
+_encode: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
+
+# (name, path from the root, members of a structure) of what is shown.
+Plan: TypeAlias = "tuple[tuple[str, tuple[str, ...], Plan | None], ...]"
+# Of the types and fields seen last, which come again and again.
+_plans: dict[tuple[introspection.FieldDesc, bitset.BitSet], Plan] = {}
+
+
+def _plan(type: introspection.FieldDesc, bits: bitset.BitSet) -> Plan:
+    """What is shown of a structure of which these bits were seen."""
+    key = type, bits
+    plan = _plans.get(key)
+    if plan is None:
+        if len(_plans) >= 256:
+            _plans.clear()
+        plan = _plans[key] = tuple(_seen(type, 0, (), frozenset(bits), 0 in bits))
+    return plan
+
+
+def _seen(
+    type: introspection.FieldDesc, at: int, path: tuple[str, ...], bits: frozenset[int], whole: bool
+) -> Iterator[tuple[str, tuple[str, ...], Plan | None]]:
+    at += 1
+    for name, member in type.members.items():
+        this = whole or at in bits
+        if member.code == STRUCTURE:
+            below = tuple(_seen(member, at, (*path, name), bits, this))
+            if below or this:
+                yield name, (*path, name), below
+        elif this:
+            yield name, (*path, name), None
+        at += len(member)
 
 
 def dumps(record: Record, max_elements: int = 64) -> str:
     """The record as one line of JSON, without the line end. max_elements: 0 for no limit."""
     head = f'{{"time": {record.time}, '
-    return head + json.dumps(as_object(record, max_elements), ensure_ascii=True, allow_nan=False)[1:]
+    return head + _encode(as_object(record, max_elements))[1:]
 
 
 def as_object(record: Record, max_elements: int = 64) -> dict[str, Any]:
@@ -68,7 +92,8 @@ def as_object(record: Record, max_elements: int = 64) -> dict[str, Any]:
     found: dict[str, Any] = {"src": record.src, "dst": record.dst, "transport": record.transport}
     if record.connection is not None:
         found["connection"] = record.connection
-    found["direction"] = record.direction or None
+    if record.direction:
+        found["direction"] = record.direction
     found["command"] = record.command
     for name in ("subcommand", "sid", "cid", "ioid"):
         number = getattr(record, name)
@@ -84,6 +109,7 @@ def as_object(record: Record, max_elements: int = 64) -> dict[str, Any]:
         found["status"] = form.plain(status)
     if record.type is not None:
         found["type"] = record.type.format("short")
+    message = None if isinstance(record.event, Update) else record.message
     held = record.value
     if held is not None:
         changed = record.changed
@@ -95,13 +121,18 @@ def as_object(record: Record, max_elements: int = 64) -> dict[str, Any]:
             found["value"] = form.seen(held, record.seen)
         else:
             found["value"] = form.leaf(held)
+    elif (
+        isinstance(message, messages.Rpc | messages.RpcReply)
+        and not message.reason
+        and (status is None or status.ok)
+    ):
+        found["value"] = None
     damage = record.damage
     if damage is not None:
         found["damage"] = {
             "reason": damage.reason, "path": damage.path, "offset": damage.offset, "lost": damage.lost, "missing": damage.missing,
         }  # fmt: skip
         return found
-    message = record.message
     if message is not None:
         rest = form.fields(message, held is not None)
         if rest:
@@ -124,41 +155,31 @@ class _Form:
 
     def seen(self, held: value.Value, bits: bitset.BitSet) -> Any:
         """A Value without the fields that have never been seen."""
-        if held.type.code != STRUCTURE or 0 in bits:
+        if held.type.code != STRUCTURE:
             return self.leaf(held)
-        return self._structure(held, 0, frozenset(bits))
+        return self._build(held, _plan(held.type, bits))
 
-    def _structure(self, held: value.Value, at: int, bits: frozenset[int]) -> dict[str, Any]:
-        found = {}
-        child = at + 1
-        for name, member in held.type.members.items():
-            if child in bits:
-                found[name] = self.leaf(held[(name,)])
-            elif member.code == STRUCTURE:
-                below = self._structure(held[(name,)], child, bits)
-                if below:
-                    found[name] = below
-            child += len(member)
-        return found
+    def _build(self, held: value.Value, plan: Plan) -> dict[str, Any]:
+        leaf = self.leaf
+        return {
+            name: leaf(held[path]) if below is None else self._build(held, below)
+            for name, path, below in plan
+        }
 
     def leaf(self, leaf: Any) -> Any:
         """Any value."""
+        if leaf.__class__ in _AS_THEY_ARE:
+            return leaf
+        if isinstance(leaf, float):
+            if math.isfinite(leaf):
+                return leaf
+            return "NaN" if leaf != leaf else "Infinity" if leaf > 0 else "-Infinity"
+        if isinstance(leaf, np.ndarray):
+            return self._array(leaf)
         if isinstance(leaf, value.Value):
             if leaf.type.code != STRUCTURE:
                 return self.leaf(leaf[""])
             return {name: self.leaf(leaf[(name,)]) for name in leaf.type.members}
-        if isinstance(leaf, float):
-            return (
-                leaf
-                if math.isfinite(leaf)
-                else "NaN"
-                if leaf != leaf
-                else "Infinity"
-                if leaf > 0
-                else "-Infinity"
-            )
-        if isinstance(leaf, np.ndarray):
-            return self._array(leaf)
         if isinstance(leaf, list):
             return self._list(leaf)
         if isinstance(leaf, value.UnionValue):
@@ -185,7 +206,7 @@ class _Form:
                 raw = item.encode("utf-8", "surrogateescape")
                 digest.update(struct.pack("<I", len(raw)) + raw)
             return {"strings": len(items), "sha256": digest.hexdigest()}
-        text = json.dumps([self.leaf(item) for item in items], ensure_ascii=True, allow_nan=False)
+        text = _encode([self.leaf(item) for item in items])
         return {"length": len(items), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
     def fields(self, message: messages.PvaMessage, with_value: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from .. import messages
 from .._backend import bitset, introspection, value
 from .._types import STRUCTURE
 from .._valuetext import format_scalar, format_tree
+from ..connection import Update
 from ..request import format as format_request
 from .records import Record
 
@@ -31,9 +32,11 @@ def line(record: Record) -> str:
     if not isinstance(pv, str):
         names = ", ".join(name or "?" for name in pv[:_NAMES])
         pv = f"{names} and {len(pv) - _NAMES} more" if len(pv) > _NAMES else names
+    text = f"{moment(record.time)}  {record.src} → {record.dst}  {record.command}"
+    if pv:
+        text = f"{text}  {pv}"
     said = what(record)
-    parts = [moment(record.time), f"{record.src} → {record.dst}", record.command, pv, said]
-    return printable("  ".join(part for part in parts if part))
+    return printable(f"{text}  {said}" if said else text)
 
 
 def moment(time: str) -> str:
@@ -51,14 +54,21 @@ def moment(time: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text that can do no harm to a terminal: what is not to be printed is escaped, but for line ends."""
-    if text.isprintable():
-        return text
-    return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
+    """A line that can do no harm to a terminal: what is not to be printed is escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def printable_tree(text: str) -> str:
+    """The same of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def what(record: Record) -> str:
     """What a record says, in a few words."""
+    event = record.event
+    if isinstance(event, Update) and not event.overrun and not event.note:
+        held = event.value
+        return _changes(held, held.changed)
     damage = record.damage
     if damage is not None:
         counts = [f"{damage.lost} bytes not decoded"] if damage.lost else []
@@ -67,7 +77,7 @@ def what(record: Record) -> str:
     held = record.value
     changed = record.changed
     words = []
-    if record.command != "MONITOR" or record.direction == "client" or changed is None or record.subcommand:
+    if not isinstance(event, Update):
         message = record.message
         words = [about(message) if message is not None else "", _status(record, message)]
     if record.type is not None:
@@ -143,6 +153,8 @@ def kind(type: introspection.FieldDesc) -> str:
 
 def short(leaf: Any) -> str:
     """A value in a few characters."""
+    if leaf.__class__ is int:
+        return str(leaf)
     if isinstance(leaf, float | int | str):
         text = format_scalar(leaf)
         return text if len(text) <= _CHARACTERS else f'{text[: _CHARACTERS - 4]}..."'
@@ -272,9 +284,9 @@ def fields(record: Record, most: int) -> Iterator[str]:
     if changed is None or held.type.code != STRUCTURE:
         if isinstance(held, value.AnyValue):
             held = held.value if isinstance(held.value, value.Value) else value.Value(held.type, held.value)
-        yield printable(format_tree(held, most))
+        yield printable_tree(format_tree(held, most))
         return
     for path in _leaf_paths(held.type, changed):
+        # As pvxs's tools show what changed: alarm.severity int32_t = 0
         tree = format_tree(value.Value(held.type[path], held[path]), most)
-        # "int32_t = 5" or, of what has a name to go with it, "union "id".member ..."
-        yield printable(f"{'.'.join(path)}: {tree}")
+        yield printable_tree(f"{'.'.join(path)} {tree}")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ..capture import Record, Records, read
 from ..capture.jsonform import dumps
 from ..capture.summary import Summary
-from ..capture.textform import fields, line, printable
+from ..capture.textform import fields, line, printable_tree
 from ..errors import DecodeError
 from ..messages import Command, ControlCommand
 
@@ -20,7 +20,9 @@ from ..messages import Command, ControlCommand
 _SHOWN: Final = 20
 _SHOWN_JSON: Final = 64
 _NAMES: Final = frozenset({*Command.__members__, *ControlCommand.__members__, "MALFORMED", "LOST"})
+# Seconds: files that are read in less have no progress bar; between two states of it.
 _PROGRESS_AFTER: Final = 1.0
+_PROGRESS_EVERY: Final = 0.2
 
 
 def add(commands: Any) -> None:
@@ -144,7 +146,7 @@ def progress(told: Iterator[Record], records: Records) -> Iterator[Record]:
             if done != before:
                 before = done
                 now = time.monotonic()
-                if now - last >= 0.2 and now - start >= _PROGRESS_AFTER:
+                if now - last >= _PROGRESS_EVERY and now - start >= _PROGRESS_AFTER:
                     last = now
                     speed = f"{done / 1e6:.0f} MB, {done / (now - start) / 1e6:.0f} MB/s"
                     if capture.size:
@@ -203,7 +205,7 @@ def shown(arguments: argparse.Namespace) -> Callable[[Record], None]:
     def show(record: Record) -> None:
         write(line(record) + "\n")
         if arguments.types and record.type is not None:
-            write(indented(printable(str(record.type))))
+            write(indented(printable_tree(str(record.type))))
         if arguments.values and record.value is not None:
             for text in fields(record, most):
                 write(indented(text))
