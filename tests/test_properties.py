@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import strategies
 import wire
-from pvafast.errors import DecodeError, EncodeError, LocalProtocolError, LimitExceeded, RangeError
+from pvafast.errors import DecodeError, EncodeError, LimitExceeded, LocalProtocolError, RangeError
 from pvafast.limits import Limits
 
 TAIL = b"\xa5\x5a\xff"
@@ -119,7 +119,7 @@ def test_prefixes_need_more(backend: SimpleNamespace, given_type: wire.Typed, or
     raw = wire.value(spec, x, order)
     typed = wire.desc(spec, order) + raw
     for n in cut_points(len(raw)):
-        with pytest.raises(DecodeError, match="needs? "):
+        with pytest.raises(DecodeError, match=r"needs? "):
             backend.codec.Codec().decode(fd, raw, end=n, byteorder=order)
     for n in cut_points(len(typed)):
         with pytest.raises(DecodeError, match="need"):
@@ -132,7 +132,7 @@ def test_prefixes_of_updates(backend: SimpleNamespace, case: Any, order: str) ->
     fd = wire.build(backend, spec)
     raw = wire.update(spec, x, bits, order)
     for n in cut_points(len(raw)):
-        with pytest.raises(DecodeError, match="needs? "):
+        with pytest.raises(DecodeError, match=r"needs? "):
             backend.codec.Codec().decode_update(fd, raw[:n], byteorder=order)
 
 

@@ -81,9 +81,10 @@ def floating(code: int, obj: Any) -> float:
         or not hasattr(type(obj), "__float__")
         or (isinstance(obj, np.ndarray) and obj.ndim)
     ):
-        if not hasattr(type(obj), "__index__"):
-            raise EncodeError(f"{SCALARS[code][0]} expected, {_found(obj)} found")
-        obj = operator.index(obj)
+        try:
+            obj = operator.index(obj)
+        except TypeError:
+            raise EncodeError(f"{SCALARS[code][0]} expected, {_found(obj)} found") from None
     try:
         number = float(obj)
         if isinf(number) and obj != number:  # a numpy.longdouble, a Decimal
