@@ -19,6 +19,7 @@ from .buffer cimport (
     swap16,
     swap32,
     swap64,
+    text_of,
 )
 
 from .._types import DTYPES, SCALARS
@@ -29,7 +30,6 @@ cnp.import_array()
 cdef extern from "Python.h":
     PyObject* PyList_New(Py_ssize_t) except NULL
     void PyList_SET_ITEM "PyList_SET_ITEM"(PyObject*, Py_ssize_t, PyObject*) noexcept
-    PyObject* PyUnicode_DecodeUTF8(const char*, Py_ssize_t, const char*) noexcept
     void Py_DECREF(PyObject*) noexcept
     void Py_INCREF_ "Py_INCREF"(PyObject*) noexcept
 
@@ -207,7 +207,7 @@ cdef PyObject* read_strings(Cursor* c, size_t n) except NULL:
         # Short strings, which nearly all are, are read without a call.
         if quick and c.pos < c.end and c.pos[0] < 0xFE and c.pos[0] < left(c):
             size = c.pos[0]
-            text = PyUnicode_DecodeUTF8(<const char*>(c.pos + 1), size, "surrogateescape")
+            text = text_of(<const char*>(c.pos + 1), size)
             if text == NULL:
                 Py_DECREF(made)
                 return NULL

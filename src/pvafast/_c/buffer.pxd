@@ -71,6 +71,43 @@ cdef int raise_at(const Cursor* c, const uint8_t* pos, object reason) except -1
 cdef int raise_limit(const Cursor* c, const uint8_t* pos, object reason, object limit) except -1
 cdef PyObject* read_string(Cursor* c) except NULL
 
+cdef extern from *:
+    """
+    /* A new str of n bytes of UTF-8; other bytes are kept by surrogateescape. What is ASCII and short, as nearly all is,
+       needs no decoder; nor memcpy, which compilers make of slow string instructions where they know that n is small. */
+    static CYTHON_INLINE PyObject* PVA_TEXT(const char* p, size_t n) {
+        unsigned long long x, seen;
+        unsigned int low, high;
+        size_t i;
+        PyObject* made;
+        char* to;
+        if (n < 4 || n > 64) return PyUnicode_DecodeUTF8(p, (Py_ssize_t)n, "surrogateescape");
+        if (n < 8) {
+            memcpy(&low, p, 4);
+            memcpy(&high, p + n - 4, 4);
+            seen = low | high;
+        } else {
+            memcpy(&seen, p + n - 8, 8);
+            for (i = 0; i < n - 8; i += 8) { memcpy(&x, p + i, 8); seen |= x; }
+        }
+        if (seen & 0x8080808080808080ULL) return PyUnicode_DecodeUTF8(p, (Py_ssize_t)n, "surrogateescape");
+        made = PyUnicode_New((Py_ssize_t)n, 127);
+        if (made == NULL) return NULL;
+        to = (char*)PyUnicode_1BYTE_DATA(made);
+        if (n < 8) {
+            memcpy(to, &low, 4);
+            memcpy(to + n - 4, &high, 4);
+            return made;
+        }
+        memcpy(&x, p + n - 8, 8);
+        memcpy(to + n - 8, &x, 8);
+        for (i = 0; i < n - 8; i += 8) { memcpy(&x, p + i, 8); memcpy(to + i, &x, 8); }
+        return made;
+    }
+    """
+    PyObject* text_of "PVA_TEXT"(const char*, size_t) noexcept  # a new reference; NULL: an error is set
+    PyObject* raised_text "PVA_TEXT"(const char*, size_t) except NULL
+
 cdef inline size_t left(const Cursor* c) noexcept nogil:
     return <size_t>(c.end - c.pos)
 
@@ -125,6 +162,15 @@ cdef inline Py_ssize_t read_size(Cursor* c) except -2:
         c.pos = start
         raise_at(c, start, "null Size where a count is needed")
     return n
+
+# As read_string; short strings, which nearly all are, without a call.
+cdef inline PyObject* read_text(Cursor* c) except NULL:
+    cdef size_t n
+    if c.pos < c.end and c.pos[0] < left(c) and c.pos[0] < 0xFE <= c.caps.string:
+        n = c.pos[0]
+        c.pos += 1 + n
+        return raised_text(<const char*>(c.pos - n), n)
+    return read_string(c)
 
 # The bytes that a Writer has collected since its last large buffer.
 cdef struct Out:

@@ -37,6 +37,14 @@ cdef struct Plan:
     PyObject** types  # by node; borrowed: the root type keeps them
     Leaf* leaf
 
+# What a type is asked by name, each made when first used.
+cdef class _Lookups:
+    cdef tuple names  # dotted, by node
+    cdef dict by_name
+    cdef dict by_member
+    cdef dict by_attribute  # what Value's attribute access finds
+    cdef object mapping
+
 cdef class FieldDesc:
     cdef readonly int code
     cdef readonly str id
@@ -49,11 +57,7 @@ cdef class FieldDesc:
     cdef tuple member_names
     cdef tuple member_types
     cdef Plan* plan  # made when first used
-    cdef tuple all_names
-    cdef dict by_name
-    cdef dict by_member
-    cdef dict by_attribute  # what Value's attribute access finds
-    cdef object mapping
+    cdef _Lookups lookups  # made when first used
     cdef Py_hash_t hashed
 
 cdef class _TypeIds:
@@ -80,6 +84,7 @@ cdef inline Plan* plan_of(FieldDesc type) except NULL:
     cdef Plan* plan = load_plan(&type.plan)
     return plan if plan != NULL else make_plan(type)
 
+cdef _Lookups lookups_of(FieldDesc type)
 cdef dict by_name(FieldDesc type)
 cdef dict by_member(FieldDesc type)
 cdef object name_of(FieldDesc type, uint32_t node)

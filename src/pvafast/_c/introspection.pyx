@@ -1,11 +1,11 @@
 """FieldDesc: a pvData type, its nodes numbered depth first; its wire form with ids; the introspection cache (WIRE 6.1, 6.2)."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 from .bitset cimport BitSet
 from .buffer cimport (
@@ -22,7 +22,7 @@ from .buffer cimport (
     raise_limit,
     raise_short,
     read_size,
-    read_string,
+    read_text,
 )
 
 from collections.abc import Mapping
@@ -36,7 +36,11 @@ from ..limits import Limits
 cdef extern from "Python.h":
     tuple PyTuple_New(Py_ssize_t)
     void PyTuple_SET_ITEM(object, Py_ssize_t, PyObject*) noexcept
+    PyObject* PyTuple_GET_ITEM(tuple, Py_ssize_t) noexcept
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject*) noexcept
     void Py_INCREF(PyObject*) noexcept
+    void Py_DECREF(PyObject*) noexcept
+    void PyObject_GC_UnTrack(object) noexcept
 
 cdef enum:
     STRING = 0x60
@@ -73,6 +77,12 @@ cdef uint8_t[256] ITEM_SIZE
 # By code: the one FieldDesc of a type without bound; held by _kept.
 cdef PyObject* SIMPLE[256]
 _kept = []
+
+
+@cython.final
+@cython.no_gc
+cdef class _Lookups:
+    pass
 
 
 @cython.final
@@ -197,9 +207,10 @@ cdef class FieldDesc:
     def members(self):
         """Name to type: of a structure or union, or of the elements of their arrays; empty for others."""
         source = self if self.element is None else self.element
-        if source.mapping is None:
-            source.mapping = MappingProxyType(dict(zip(source.member_names, source.member_types)))
-        return source.mapping
+        found = lookups_of(source)
+        if found.mapping is None:
+            found.mapping = MappingProxyType(dict(zip(source.member_names, source.member_types)))
+        return found.mapping
 
     @property
     def names(self):
@@ -374,13 +385,22 @@ cdef Plan* make_plan(FieldDesc type) except NULL:
     return type.plan
 
 
+cdef _Lookups lookups_of(FieldDesc type):
+    if type.lookups is None:
+        with cython.critical_section(type):
+            if type.lookups is None:
+                type.lookups = _Lookups.__new__(_Lookups)
+    return type.lookups
+
+
 cdef tuple names_of(FieldDesc type):
     """The dotted names of all nodes."""
     cdef Plan* plan = plan_of(type)
     cdef uint32_t i, child
     cdef list found
     cdef FieldDesc node
-    if type.all_names is None:
+    cdef _Lookups lookups = lookups_of(type)
+    if lookups.names is None:
         found = [""] * plan.nodes
         for i in range(plan.nodes):
             node = <FieldDesc>plan.types[i]
@@ -389,8 +409,8 @@ cdef tuple names_of(FieldDesc type):
                 for name in node.member_names:
                     found[child] = f"{found[i]}.{name}" if i else name
                     child = plan.next[child]
-        type.all_names = tuple(found)
-    return type.all_names
+        lookups.names = tuple(found)
+    return lookups.names
 
 
 cdef object name_of(FieldDesc type, uint32_t node):
@@ -415,8 +435,9 @@ cdef dict by_name(FieldDesc type):
     cdef Plan* plan
     cdef uint32_t i, child
     cdef FieldDesc node
-    if type.by_name is not None:
-        return type.by_name
+    cdef _Lookups lookups = lookups_of(type)
+    if lookups.by_name is not None:
+        return lookups.by_name
     plan = plan_of(type)
     names = names_of(type)
     found = {"": 0}
@@ -433,7 +454,7 @@ cdef dict by_name(FieldDesc type):
     for i in range(plan.nodes):
         if odd[i]:
             found.setdefault(names[i], i)
-    type.by_name = found
+    lookups.by_name = found
     return found
 
 
@@ -441,15 +462,16 @@ cdef dict by_member(FieldDesc type):
     """Exact name to number, of the members of the root."""
     cdef Plan* plan
     cdef uint32_t child = 1
-    if type.by_member is not None:
-        return type.by_member
+    cdef _Lookups lookups = lookups_of(type)
+    if lookups.by_member is not None:
+        return lookups.by_member
     plan = plan_of(type)
     found = {}
     if type.code == STRUCTURE:
         for name in type.member_names:
             found[name] = child
             child = plan.next[child]
-    type.by_member = found
+    lookups.by_member = found
     return found
 
 
@@ -477,7 +499,7 @@ cdef FieldDesc make(int code, Py_ssize_t bound, object id, tuple names, tuple ty
     bits: the nodes that an update numbers. text: how many characters their dotted names take. height: its nesting.
     """
     cdef FieldDesc made = FieldDesc.__new__(FieldDesc)
-    cdef FieldDesc member
+    cdef PyObject* member  # borrowed, as counting references would take longer than all else here
     cdef Py_ssize_t i
     made.code = code
     made.bound = bound
@@ -485,16 +507,15 @@ cdef FieldDesc make(int code, Py_ssize_t bound, object id, tuple names, tuple ty
     made.member_names = names
     made.member_types = types
     made.element = element
-    made.count = 1
-    made.bits = 1
     for i in range(len(types)):
-        member = <FieldDesc>types[i]
-        made.count += member.count
-        if member.height >= made.height:
-            made.height = member.height + 1
+        member = PyTuple_GET_ITEM(types, i)
+        made.count += (<FieldDesc>member).count
+        if (<FieldDesc>member).height >= made.height:
+            made.height = (<FieldDesc>member).height + 1
         if code == STRUCTURE:
-            made.bits += member.bits
-            made.text += member.text + member.bits * (len(<str>names[i]) + 1)
+            made.bits += (<FieldDesc>member).bits
+            made.text += (<FieldDesc>member).text
+            made.text += (<FieldDesc>member).bits * (PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(names, i)) + 1)
     if element is not None and (code == STRUCTURE_ARRAY or code == UNION_ARRAY):
         made.count += element.count
         made.height = 1 + element.height
@@ -599,78 +620,147 @@ cdef FieldDesc from_tree(object tree):
 
 
 cdef enum:
-    # Descriptors shorter than this are parsed: that takes no longer.
-    PREFIX = 48
-    # Types that begin alike (NTScalar of each type, with and without display...) share a place.
+    # Known descriptions are found by their first bytes. Shorter ones are parsed: that takes no longer.
+    HEAD = 24
+    # Types that begin alike (NTScalar of each type, with and without display...) share a set of places.
+    SETS = 32
     PLACES = 16
-    # Descriptors from this size on are parsed: a peer that sends ever new ones must not fill the memory.
+    # Descriptions from this size on are parsed: a peer that sends ever new ones must not fill the memory.
     LONG = 65_536
     # A node and 16 bytes of a description count one each.
     MAX_SIZE = 262_144
+    # Structures and unions of one description that are remembered on their own.
+    PARTS = 24
+
+# A structure or union that was read: itself, or inside of another one.
+cdef struct Part:
+    uint64_t head
+    const uint8_t* start
+    size_t size  # of its bytes
+    Py_ssize_t weight  # what it was charged, but for a plan of its own
+    size_t longest  # the most characters of dotted names of a structure in it
+    PyObject* type  # borrowed: the type being read holds it
+
+# One that came before.
+cdef struct Place:
+    const uint8_t* start  # valid while `owner` is held
+    PyObject* owner  # bytes of the whole description; a reference
+    PyObject* type  # a reference
+    size_t size
+    Py_ssize_t weight
+    size_t longest
+    Py_ssize_t load
+
+cdef struct Set:
+    uint64_t[PLACES] heads  # 0: nothing in this place
+    Place[PLACES] places
+    uint32_t next  # the place that is overwritten next
+
+
+# What a description is found by: its first bytes, mixed. HEAD bytes must be there.
+cdef inline uint64_t head_of(const uint8_t* p) noexcept nogil:
+    cdef uint64_t[3] x
+    cdef uint64_t mixed
+    memcpy(x, p, HEAD)
+    mixed = x[0] * 0x9E3779B97F4A7C15ULL
+    mixed = (mixed ^ (mixed >> 29) ^ x[1]) * 0xBF58476D1CE4E5B9ULL
+    mixed = (mixed ^ (mixed >> 32) ^ x[2]) * 0x94D049BB133111EBULL
+    return mixed ^ (mixed >> 31) | 1
 
 
 @cython.final
+@cython.no_gc
 cdef class _Cache:
-    """Descriptors free of ids that came before, by their bytes: the same bytes give the identical FieldDesc.
+    """Structures and unions free of ids that came before, by their bytes: the same bytes give the identical FieldDesc.
 
     A description ends where its own bytes say, so one that starts with all the bytes of a known one is that one.
-    Known ones are found by their first bytes. Entries are replaced, never changed: safe without the GIL.
     Whether a description is known never shows but in speed: what any limit could refuse is parsed (again).
     """
 
-    cdef dict known
+    cdef Set* sets  # made when first used
     cdef Py_ssize_t size
 
     def __cinit__(self):
-        self.known = {}
+        self.sets = NULL
 
-    cdef FieldDesc find(self, Cursor* c, size_t depth):
-        """The known type whose description comes next, which is then read."""
-        cdef size_t n
-        cdef FieldDesc type
-        cdef Py_ssize_t weight
-        cdef bytes raw
-        if left(c) < PREFIX or c.caps.string < 0xFE:
-            return None
-        places = self.known.get(PyBytes_FromStringAndSize(<const char*>c.pos, PREFIX))
-        if places is None:
-            return None
-        for place in <tuple>places:
-            raw = <bytes>(<tuple>place)[0]
-            n = <size_t>PyBytes_GET_SIZE(raw)
-            if n <= left(c) and memcmp(c.pos, PyBytes_AS_STRING(raw), n) == 0:
-                type = <FieldDesc>(<tuple>place)[1]
-                weight = (<tuple>place)[2]
-                if (
-                    <size_t>type.height + depth > c.caps.depth
-                    or <size_t>type.count > c.caps.type_nodes
-                    or <size_t>type.text > c.caps.string
-                    or weight > c.weight
-                ):
-                    return None
-                c.weight -= weight
-                c.pos += n
-                return type
-        return None
+    def __dealloc__(self):
+        self.clear()
+        PyMem_Free(self.sets)
 
-    cdef int keep(self, const uint8_t* start, size_t n, FieldDesc type, Py_ssize_t weight) except -1:
-        """Remember a type by its description, and what it was charged."""
-        cdef Py_ssize_t size = type.count + <Py_ssize_t>(n >> 4)
-        if n < PREFIX or n >= LONG:
-            return 0
-        raw = PyBytes_FromStringAndSize(<const char*>start, n)
-        prefix = raw[:PREFIX]
+    cdef void clear(self) noexcept:
+        cdef size_t i, k
+        if self.sets != NULL:
+            for i in range(SETS):
+                for k in range(PLACES):
+                    self.drop(&self.sets[i], k)
+
+    cdef void drop(self, Set* set, size_t k) noexcept:
+        """Forget what is in a place."""
+        cdef Place* place = &set.places[k]
+        if set.heads[k]:
+            set.heads[k] = 0
+            self.size -= place.load
+            Py_DECREF(place.owner)
+            Py_DECREF(place.type)
+
+    cdef FieldDesc find(self, Cursor* c, Parse* state, uint64_t head, size_t depth, bint planned):
+        """The known type whose description comes next, which is then read and charged."""
+        cdef Set* set
+        cdef Place* place
+        cdef size_t k
+        cdef FieldDesc type = None
+        if self.sets == NULL:
+            return None
         with cython.critical_section(self):
-            self.size += size
+            set = &self.sets[head >> 59]
+            for k in range(PLACES):
+                if set.heads[k] == head:
+                    place = &set.places[k]
+                    if place.size <= left(c) and memcmp(c.pos, place.start, place.size) == 0:
+                        if grant(c, state, <FieldDesc>place.type, place.weight, place.longest, depth, planned):
+                            c.pos += place.size
+                            type = <FieldDesc>place.type
+                        break
+        return type
+
+    cdef int keep(self, const Part* parts, size_t count, const uint8_t* start, size_t n) except -1:
+        """Remember the parts of a description of n bytes, the last of them being the whole."""
+        cdef Set* set
+        cdef Place* place
+        cdef const Part* part
+        cdef size_t i, k
+        cdef bytes owner = PyBytes_FromStringAndSize(<const char*>start, <Py_ssize_t>n)
+        with cython.critical_section(self):
+            if self.sets == NULL:
+                self.sets = <Set*>PyMem_Calloc(SETS, sizeof(Set))
+                if self.sets == NULL:
+                    raise MemoryError()
+            for i in range(count):
+                part = &parts[i]
+                set = &self.sets[part.head >> 59]
+                k = set.next
+                set.next = (set.next + 1) % PLACES
+                self.drop(set, k)
+                place = &set.places[k]
+                place.owner = <PyObject*>owner
+                place.type = part.type
+                Py_INCREF(place.owner)
+                Py_INCREF(place.type)
+                place.start = <const uint8_t*>PyBytes_AS_STRING(owner) + (part.start - start)
+                place.size = part.size
+                place.weight = part.weight
+                place.longest = part.longest
+                # A part keeps the bytes of the whole.
+                place.load = (<FieldDesc>part.type).count + <Py_ssize_t>(n >> 4)
+                self.size += place.load
+                set.heads[k] = part.head
             if self.size > MAX_SIZE:
-                self.known = {}
-                self.size = size
-            self.known[prefix] = ((raw, type, weight), *self.known.get(prefix, ())[: PLACES - 1])
+                self.clear()
         return 0
 
 
-cdef _Cache LITTLE = _Cache()
-cdef _Cache BIG = _Cache()
+cdef _Cache LITTLE = _Cache.__new__(_Cache)
+cdef _Cache BIG = _Cache.__new__(_Cache)
 
 
 @cython.final
@@ -710,28 +800,88 @@ cdef int raise_too_heavy(Cursor* c, const uint8_t* pos) except -1:
 cdef struct Parse:
     size_t count
     bint plain
+    size_t longest  # the most characters of dotted names so far
+    size_t parts
+    Part[PARTS] part  # that were read and could be remembered
 
 
 cdef FieldDesc read_desc(Cursor* c, _TypeIds ids, size_t depth):
     """Read a type description; definitions in it are added to `ids`. None for the null type."""
-    cdef _Cache cache = BIG if c.big else LITTLE
     cdef const uint8_t* start = c.pos
-    cdef Py_ssize_t weight = c.weight
     cdef Parse state
     cdef FieldDesc made
-    if start < c.end and start[0] == STRUCTURE:
-        made = cache.find(c, depth)
-        if made is not None:
-            return made
     state.count = 0
-    state.plain = True
+    state.plain = c.caps.string >= 0xFE
+    state.longest = 0
+    state.parts = 0
     try:
         made = read_node(c, ids, &state, depth, True, True)
     except DecodeError:
         ids.broken = True
         raise
-    if made is not None and made.code == STRUCTURE and state.plain:
-        cache.keep(start, <size_t>(c.pos - start), made, weight - c.weight)
+    if state.parts and state.plain and c.pos - start < LONG and state.part[state.parts - 1].type == <PyObject*>made:
+        (BIG if c.big else LITTLE).keep(state.part, state.parts, start, <size_t>(c.pos - start))
+    return made
+
+
+cdef bint grant(
+    Cursor* c, Parse* state, FieldDesc type, Py_ssize_t weight, size_t longest, size_t depth, bint planned
+) noexcept:
+    """Charge for a known type as reading it would; False, and nothing charged, where a limit could refuse a part of it."""
+    if planned and type.code == STRUCTURE:
+        weight += PLAN_WEIGHT + PLANNED_WEIGHT * type.bits
+    if (
+        <size_t>type.height + depth > c.caps.depth
+        or state.count + <size_t>type.count > c.caps.type_nodes
+        or longest > c.caps.string
+        or weight > c.weight
+    ):
+        return False
+    state.longest = max(state.longest, longest)
+    state.count += <size_t>type.count
+    c.weight -= weight
+    return True
+
+
+cdef FieldDesc read_composite(Cursor* c, _TypeIds ids, Parse* state, size_t depth, bint planned):
+    """A structure or union: known ones by a look-up."""
+    cdef const uint8_t* pos = c.pos
+    cdef Py_ssize_t weight = c.weight
+    cdef uint64_t head = 0
+    cdef size_t longest = state.longest
+    cdef FieldDesc made
+    cdef Part* part
+    cdef size_t i
+    if state.plain and left(c) >= HEAD:
+        head = head_of(pos)
+        made = (BIG if c.big else LITTLE).find(c, state, head, depth, planned)
+        if made is not None:
+            return made
+        for i in range(state.parts):
+            part = &state.part[i]
+            if part.head == head and part.size <= left(c) and memcmp(pos, part.start, part.size) == 0:
+                if not grant(c, state, <FieldDesc>part.type, part.weight, part.longest, depth, planned):
+                    break
+                c.pos += part.size
+                return <FieldDesc>part.type
+    charge(c, state, 1, NODE_WEIGHT, pos)
+    c.pos += 1
+    state.longest = 0
+    made = read_members(c, ids, state, pos[0], depth)
+    state.longest = max(state.longest, <size_t>made.text)
+    if head and state.plain and c.pos - pos >= HEAD:
+        # Where there are too many, the one around the others replaces the last of them.
+        part = &state.part[min(state.parts, <size_t>(PARTS - 1))]
+        state.parts = min(state.parts + 1, <size_t>PARTS)
+        part.head = head
+        part.start = pos
+        part.size = <size_t>(c.pos - pos)
+        part.weight = weight - c.weight
+        part.longest = state.longest
+        part.type = <PyObject*>made
+    state.longest = max(state.longest, longest)
+    if planned and made.code == STRUCTURE:
+        charge(c, state, 0, PLAN_WEIGHT + PLANNED_WEIGHT * made.bits, pos)
     return made
 
 
@@ -765,11 +915,8 @@ cdef FieldDesc read_node(
         charge(c, state, 1, 0 if null_allowed else NODE_WEIGHT, pos)  # as a member it has a name
         return <FieldDesc>SIMPLE[code]
     if code == STRUCTURE or code == UNION:
-        charge(c, state, 1, NODE_WEIGHT, pos)
-        made = read_members(c, ids, state, code, depth)
-        if planned and code == STRUCTURE:
-            charge(c, state, 0, PLAN_WEIGHT + PLANNED_WEIGHT * made.bits, pos)
-        return made
+        c.pos = pos
+        return read_composite(c, ids, state, depth, planned)
     if IS_SCALAR_FORM[code] or code == BOUNDED_STRING:
         charge(c, state, 1, NODE_WEIGHT, pos)
         return read_bounded(c, state, code, pos)
@@ -842,7 +989,7 @@ cdef str read_label(Cursor* c, Parse* state):
     """An id or a name."""
     if c.pos < c.end and c.pos[0] >= 0xFE:
         state.plain = False
-    return <str>take(read_string(c))
+    return <str>take(read_text(c))
 
 
 cdef extern from *:
@@ -888,7 +1035,7 @@ cdef FieldDesc read_members(Cursor* c, _TypeIds ids, Parse* state, int code, siz
         pos = c.pos
         if pos < c.end and pos[0] >= 0xFE:
             state.plain = False
-        name = read_string(c)
+        name = read_text(c)
         PyTuple_SET_ITEM(names, <Py_ssize_t>i, name)  # takes the reference
         if seen is not None:
             k = <size_t>len(seen)
@@ -903,15 +1050,26 @@ cdef FieldDesc read_members(Cursor* c, _TypeIds ids, Parse* state, int code, siz
                     raise_at(c, pos, f"duplicate member name {<object>name!r}")
             sizes[i] = size
             ends[i] = c.pos
-        if c.pos < c.end and SIMPLE[c.pos[0]] != NULL and depth < c.caps.depth:
-            # What most members are.
-            charge(c, state, 1, NODE_WEIGHT, c.pos)
+        if (
+            c.pos < c.end
+            and SIMPLE[c.pos[0]] != NULL
+            and depth < c.caps.depth
+            and state.count < c.caps.type_nodes
+            and c.weight >= NODE_WEIGHT
+        ):
+            # What most members are, where no limit is in reach.
+            state.count += 1
+            c.weight -= NODE_WEIGHT
             member = SIMPLE[c.pos[0]]
             Py_INCREF(member)
             c.pos += 1
         else:
             member = read_member(c, ids, state, depth + 1, code == UNION, name)
         PyTuple_SET_ITEM(types, <Py_ssize_t>i, member)
+    if n:
+        # They refer to nothing that the garbage collector knows.
+        PyObject_GC_UnTrack(names)
+        PyObject_GC_UnTrack(types)
     made = make(code, 0, id, names, types, None)
     # A long name costs its bytes once on the wire, and here once in the dotted name of each node below it.
     if <size_t>made.text > c.caps.string:

@@ -38,7 +38,7 @@ from .buffer cimport (
     raise_short,
     read_size,
     read_size_or_null,
-    read_string,
+    read_text,
 )
 from .introspection cimport (
     KIND_BOOL,
@@ -56,10 +56,12 @@ from .introspection cimport (
     KIND_UINT64,
     FieldDesc,
     Leaf,
+    _Lookups,
     Plan,
     _TypeIds,
     by_member,
     index_of,
+    lookups_of,
     name_of,
     plan_of,
     raise_too_deep,
@@ -86,7 +88,6 @@ cdef extern from "Python.h":
     PyObject* PyLong_FromUnsignedLongLong(unsigned long long) noexcept
     PyObject* PyList_New(Py_ssize_t) except NULL
     void PyList_SET_ITEM "PyList_SET_ITEM"(PyObject*, Py_ssize_t, PyObject*) noexcept
-    PyObject* PyUnicode_DecodeUTF8(const char*, Py_ssize_t, const char*) noexcept
     PyObject* PyDict_GetItemWithError(object, object) except? NULL
     Py_ssize_t PyLong_AsSsize_t(object) except? -1
     long long PyLong_AsLongLongAndOverflow(object, int*) except? -1
@@ -280,8 +281,13 @@ cdef class Value:
 
     def __getitem__(self, name, /):
         cdef PyObject* found
-        if self.fd is not None and self.fd.by_name is not None and PyUnicode_CheckExact(name):
-            found = PyDict_GetItemWithError(self.fd.by_name, name)
+        if (
+            self.fd is not None
+            and self.fd.lookups is not None
+            and self.fd.lookups.by_name is not None
+            and PyUnicode_CheckExact(name)
+        ):
+            found = PyDict_GetItemWithError(self.fd.lookups.by_name, name)
             if found != NULL:
                 return get(self, <uint32_t>PyLong_AsSsize_t(<object>found))
         return get(self, <uint32_t>index_of(typed(self), name))
@@ -469,9 +475,10 @@ cdef FieldDesc typed(Value v):
 
 cdef dict attributes(FieldDesc fd):
     """Name to node, of the members that attribute access finds."""
-    if fd.by_attribute is None:
-        fd.by_attribute = {name: i for name, i in by_member(fd).items() if not hasattr(Value, name)}
-    return fd.by_attribute
+    cdef _Lookups lookups = lookups_of(fd)
+    if lookups.by_attribute is None:
+        lookups.by_attribute = {name: i for name, i in by_member(fd).items() if not hasattr(Value, name)}
+    return lookups.by_attribute
 
 
 cdef Value view(Value v, uint32_t i):
@@ -725,7 +732,6 @@ cdef int read_leaves(
     """Read the leaves slot[0] to stop of a structure; where it fails slot[0] tells the leaf."""
     cdef Leaf* leaf
     cdef uint8_t kind
-    cdef size_t size
     cdef PyObject* made
     cdef PyObject* old
     while slot[0] < stop:
@@ -734,11 +740,8 @@ cdef int read_leaves(
         if kind < KIND_STRING and SIZES[kind] <= left(c):
             made = number_of(kind, c.pos, c.swap)
             c.pos += SIZES[kind]
-        elif kind == KIND_STRING and c.pos < c.end and c.pos[0] < left(c) and c.pos[0] < 0xFE <= c.caps.string:
-            # A short string that is here whole.
-            size = c.pos[0]
-            made = PyUnicode_DecodeUTF8(<const char*>(c.pos + 1), <Py_ssize_t>size, "surrogateescape")
-            c.pos += 1 + size
+        elif kind == KIND_STRING:
+            made = read_text(c)
         else:
             made = read_leaf(<FieldDesc>leaf.type, c, ids, depth + leaf.depth)
         old = slots[slot[0]]
@@ -832,7 +835,7 @@ cdef PyObject* read_leaf(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth) ex
     cdef PyObject* made
     cdef size_t size
     if code == STRING:
-        return read_string(c)
+        return read_text(c)
     if IS_SCALAR[code]:
         kind = plan_of(fd).leaf[0].kind
         if SIZES[kind] > left(c):
@@ -848,7 +851,7 @@ cdef PyObject* read_leaf(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth) ex
         return give(read_any(c, ids, <Py_ssize_t>depth))
     if code == BOUNDED_STRING:
         pos = c.pos
-        made = read_string(c)
+        made = read_text(c)
         text = take(made)
         size = <size_t>(c.pos - pos) - (5 if pos[0] == 0xFE else 1)
         if size > <size_t>fd.bound:

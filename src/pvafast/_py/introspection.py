@@ -605,7 +605,7 @@ class _Cache:
     MAX_SIZE: Final = 262_144
 
     def __init__(self) -> None:
-        self.known: dict[bytes, tuple[tuple[bytes, FieldDesc, int], ...]] = {}
+        self.known: dict[bytes, tuple[tuple[bytes, FieldDesc, int, int], ...]] = {}
         self.size = 0
 
     def find(self, r: Reader, depth: int) -> FieldDesc | None:
@@ -615,13 +615,13 @@ class _Cache:
         if r.end - pos < self.PREFIX or limits.string < 0xFE:
             return None
         data = r.data
-        for raw, type, weight in self.known.get(bytes(data[pos : pos + self.PREFIX]), ()):
+        for raw, type, weight, longest in self.known.get(bytes(data[pos : pos + self.PREFIX]), ()):
             stop = pos + len(raw)
             if stop <= r.end and data[pos:stop] == raw:
                 if (
                     type.height + depth > limits.depth
                     or type.count > limits.type_nodes
-                    or type.text > limits.string
+                    or longest > limits.string
                     or weight > r.weight
                 ):
                     return None
@@ -630,8 +630,8 @@ class _Cache:
                 return type
         return None
 
-    def keep(self, raw: bytes, type: FieldDesc, weight: int) -> None:
-        """Remember a type by its description, and what it was charged."""
+    def keep(self, raw: bytes, type: FieldDesc, weight: int, longest: int) -> None:
+        """Remember a type by its description, what it was charged, and the most characters of dotted names in it."""
         if not self.PREFIX <= len(raw) < self.LONG:
             return
         size = type.count + (len(raw) >> 4)
@@ -640,7 +640,7 @@ class _Cache:
             self.known = {}
             self.size = size
         prefix = raw[: self.PREFIX]
-        self.known[prefix] = ((raw, type, weight), *self.known.get(prefix, ())[: self.PLACES - 1])
+        self.known[prefix] = ((raw, type, weight, longest), *self.known.get(prefix, ())[: self.PLACES - 1])
 
 
 _CACHES: Final = (_Cache(), _Cache())  # little-endian, big-endian
@@ -701,7 +701,7 @@ def _read_desc(r: Reader, ids: _TypeIds, depth: int) -> FieldDesc | None:
         ids.broken = True
         raise
     if made is not None and made.code == STRUCTURE and parser.plain:
-        cache.keep(bytes(r.data[start : r.pos]), made, weight - r.weight)
+        cache.keep(bytes(r.data[start : r.pos]), made, weight - r.weight, parser.longest)
     return made
 
 
@@ -709,16 +709,18 @@ def _read_desc(r: Reader, ids: _TypeIds, depth: int) -> FieldDesc | None:
 class _DescParser:
     """Reads one type description, counting its nodes expanded.
 
+    longest: the most characters of dotted names of a structure in it, be it inside of a union or an array.
     plain: neither ids nor anything that limits other than those of depth, nodes, names and weight could refuse.
     """
 
-    __slots__ = ("count", "ids", "limits", "plain", "r")
+    __slots__ = ("count", "ids", "limits", "longest", "plain", "r")
 
     def __init__(self, r: Reader, ids: _TypeIds) -> None:
         self.r = r
         self.ids = ids
         self.limits = r.limits
         self.count = 0
+        self.longest = 0
         self.plain = True
 
     def charge(self, nodes: int, weight: int, pos: int) -> None:
@@ -854,6 +856,7 @@ class _DescParser:
         # A long name costs its bytes once on the wire, and here once in the dotted name of each node below it.
         if made.text > self.limits.string:
             raise LimitExceeded(f"dotted names of {made.text} characters", start, limit="string")
+        self.longest = max(self.longest, made.text)
         return made
 
 
