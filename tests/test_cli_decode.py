@@ -245,8 +245,8 @@ def test_json_max_elements(run: Any, session: Any) -> None:
 
 def test_several_files(run: Any, session: Any) -> None:
     paths = [session(name) for name in ("p4p_nts", "pvapy_rpc", "p4p_nts")]
-    each = [run(path)[1] for path in paths]
-    assert run(*paths) == (0, [line for lines in each for line in lines], "")
+    each = [line for path in paths for line in run(path)[1]]
+    assert run(*paths) == (0, each, "")
     _, lines, _ = run("--json", *paths)
     numbers = [json.loads(line).get("connection") for line in lines]
     assert numbers[-1] == 3  # connections are counted through: 0 in the first file, 1 and 2 in the second

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import random
 import struct
 from collections import defaultdict
 from decimal import Decimal
@@ -20,6 +21,8 @@ from captures import A4, ACK, B4, NOW, PSH, Talk, ethernet, ip4, pcap, udp
 from pvafast import Codec, DecodeError, FieldDesc, UnionValue, Value
 from pvafast.capture import Record, read
 from pvafast.capture.jsonform import dumps
+from pvafast.capture.summary import Summary
+from pvafast.capture.textform import fields, line
 from pvafast.messages import Command
 
 SESSIONS = sorted(corpus.sessions())
@@ -138,9 +141,9 @@ def untouched(want: Any) -> bool:
 def answers(found: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """What servers answered: lines with a value, by (command, PV)."""
     by_name = defaultdict(list)
-    for line in found:
-        if line["direction"] == "server" and "value" in line and line.get("pv"):
-            by_name[line["command"], line["pv"]].append(line)
+    for entry in found:
+        if entry["direction"] == "server" and "value" in entry and entry.get("pv"):
+            by_name[entry["command"], entry["pv"]].append(entry)
     return by_name
 
 
@@ -701,6 +704,29 @@ def test_acks_are_not_messages() -> None:
     talk = Talk().open().say(1, SERVER_HELLO)
     talk.put(0, ACK).put(0, ACK | PSH)
     assert len(records(pcap(talk.close().packets))) == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_captures_do_no_harm(seed: int) -> None:
+    """Bytes of captures changed at random: whatever comes, it is told, as an object, a line and JSON."""
+    chance = random.Random(seed)
+    small = [name for name in SESSIONS if len(capture(name)) < 20_000]
+    for _ in range(100):
+        file = bytearray(capture(chance.choice(small)))
+        for _ in range(chance.choice((1, 3, 20))):
+            file[chance.randrange(24, len(file))] = chance.choice((0, 1, 255, chance.randrange(256)))
+        if chance.random() < 0.2:
+            at = chance.randrange(24, len(file))
+            del file[at : at + chance.randrange(200)]
+        summary = Summary()
+        for record in read(io.BytesIO(file)):
+            assert dumps(record).isascii()
+            assert line(record).isprintable()
+            assert repr(record)
+            if record.value is not None:
+                assert list(fields(record, 20)) is not None
+            summary.add(record)
+        assert summary.text()
 
 
 def test_bits_are_hashed(backend: Any) -> None:

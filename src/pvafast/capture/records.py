@@ -298,7 +298,7 @@ class Records:
         kept.recogniser = None
         for side in (0, 1):
             if found.joined[side]:
-                observer.receive_gap(side, 0)
+                observer.receive_gap(side, 0, event.time)
             if found.skipped[side]:
                 lost = Malformed(
                     direction=None,

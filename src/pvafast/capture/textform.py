@@ -13,6 +13,7 @@ from .._backend import bitset, introspection, value
 from .._types import STRUCTURE
 from .._valuetext import format_scalar, format_tree
 from ..connection import Update
+from ..errors import PvaError
 from ..request import format as format_request
 from .records import Record
 
@@ -273,7 +274,10 @@ def _request(request: messages.AnyBody) -> str:
     """A pvRequest as its text."""
     if not isinstance(request, value.Value):
         return short(request)
-    text = format_request(request)
+    try:
+        text = format_request(request)
+    except PvaError:
+        return short(request)  # a structure, but none of the kind that a pvRequest is
     return "all fields" if text in ("", "field()") else text.replace("field()", "")
 
 
