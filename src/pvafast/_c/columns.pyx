@@ -79,7 +79,8 @@ cdef class Columns:
 
     A field that did not come in an update keeps the value of the row before (zero, "" or an empty array before the first).
 
-    type: of the subscription, as `FieldDesc.of` takes it. fields: dotted names; a structure stands for all its leaves, None for all there are.
+    type: of the subscription, as `FieldDesc.of` takes it. fields: dotted names; a structure stands for all its leaves,
+    None for all there are.
     codec: of the direction that the updates come in, needed where fields hold an any; its limits hold.
     One thread at a time.
     """
