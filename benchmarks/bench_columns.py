@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from .messages import described, update
+from .messages import described, stream
 from .subjects import Work
 
 COUNT = 1000
@@ -16,11 +15,8 @@ COUNT = 1000
 
 def value_and_time(subject: Any) -> Work:
     """Framed messages into a new Columns of value and time stamp; both columns are read."""
-    one = update("nts.vt")
-    at = one.index(struct.pack("<d", 2.25))
-    stream = b"".join(one[:at] + struct.pack("<d", i * 0.5) + one[at + 8 :] for i in range(COUNT))
     framer = subject.framing.Framer(from_server=True)
-    framer.receive_data(stream)
+    framer.receive_data(stream(COUNT))
     messages = framer.messages()
     fd, _ = subject.codec.Codec().decode_type(described("nts.vt"))
     Columns = subject.columns.Columns  # noqa: N806

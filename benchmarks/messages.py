@@ -122,6 +122,13 @@ def full_body(name: str) -> bytes:
     return data
 
 
+def stream(count: int) -> bytes:
+    """Updates of value and time of an NTScalar, one after the other; the values are 0, 0.5, 1, ..."""
+    one = update("nts.vt")
+    at = one.index(struct.pack("<d", 2.25))
+    return b"".join(one[:at] + struct.pack("<d", i * 0.5) + one[at + 8 :] for i in range(count))
+
+
 def ramp(n: int) -> bytes:
     """The pixels of a frame of n × n uint16: i % 251."""
     period = b"".join(struct.pack("<H", i) for i in range(251))

@@ -37,7 +37,7 @@ ROWS = [
     Row("decode: NTScalar, value + alarm + time", 300, "bench_value", "decode_update", ("nts.full",)),
     Row("decode: small NTScalar, the same", 280, "bench_value", "decode_update", ("ntsmin.full",)),
     Row("decode: NTScalar, every field", 650, "bench_value", "decode_update", ("nts.all",)),
-    #    Row("the whole way: an update of a chunk of 1,000", 1000, "bench_connection", "updates_in_a_chunk"),
+    Row("the whole way: an update of a chunk of 1,000", 1000, "bench_connection", "updates_in_a_chunk"),
     Row("into columns: an update of a batch of 1,000", 45, "bench_columns", "value_and_time"),
     Row("decode: 1,000 doubles", 400, "bench_value", "decode_update", ("ntsa.1000",)),
     Row("decode: 1,000 strings", 45_000, "bench_value", "decode_update", ("ntsas.1000",)),
