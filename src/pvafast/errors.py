@@ -6,6 +6,8 @@ PvaError                      the root
 │       └── LimitExceeded     bytes that follow the rules but ask for more than `Limits` allow: names the limit
 ├── EncodeError (ValueError)  a Python value that does not fit the pvData type: says what and where
 │   └── RangeError (OverflowError)  a number outside the range of the type
+├── NormativeError            a structure that is not what its id says, a field that a normative type needs
+│   └── FrameError            an NTNDArray that makes no frame: sizes, types, codecs, a library that is missing
 ├── RemoteError               a peer's Status: severity, message, stack
 └── LocalProtocolError        the program uses the connection in a way the protocol does not allow now
 
@@ -93,6 +95,14 @@ class EncodeError(PvaError, ValueError):
 
 class RangeError(EncodeError, OverflowError):
     """A number outside the range of the pvData type; also an OverflowError."""
+
+
+class NormativeError(PvaError):
+    """A structure that is not what its id says: names the field at fault."""
+
+
+class FrameError(NormativeError):
+    """An NTNDArray that makes no frame: dimensions, sizes, element types, compressed data, a library that is missing."""
 
 
 class RemoteError(PvaError):

@@ -15,12 +15,15 @@ from .buffer cimport (
     bits64,
     ctz64,
     get32,
+    is_big,
     left,
     load_caps,
+    owner_of,
     put_bytes,
     put_size,
     raise_short,
     read_size,
+    start_cursor,
     swap64,
 )
 
@@ -205,9 +208,17 @@ cdef class BitSet:
     @classmethod
     def decode(cls, data, offset=0, *, end=None, byteorder="little"):
         """Decode the wire form at `data[offset:end]`; returns the set and the offset behind it."""
-        cdef Reader r = Reader(data, offset, end, byteorder)
-        made = read_bitset(&r.c)
-        return made, r.pos
+        cdef Cursor c
+        cdef object owner = owner_of(data)
+        cdef bint big = is_big(byteorder)
+        cdef Py_ssize_t stop = -1
+        if end is not None:
+            stop = end
+            if stop < 0:
+                raise ValueError(f"start {offset} and end {end} do not lie in {len(owner)} bytes")
+        start_cursor(&c, owner, offset, stop, big, False, &DEFAULT_CAPS)
+        made = read_bitset(&c)
+        return made, <Py_ssize_t>(c.pos - c.base)
 
     def write(self, writer):
         """Write the wire form."""
