@@ -38,9 +38,16 @@ ROWS = [
     Row("decode: small NTScalar, the same", 280, "bench_value", "decode_update", ("ntsmin.full",)),
     Row("decode: NTScalar, every field", 650, "bench_value", "decode_update", ("nts.all",)),
     Row("the whole way: an update of a chunk of 1,000", 1000, "bench_connection", "updates_in_a_chunk"),
-    Row("into columns: an update of a batch of 1,000", 45, "bench_columns", "value_and_time"),
+    Row("into columns: an update of a batch of 1,000, `add`", 45, "bench_columns", "value_and_time"),
     Row("decode: 1,000 doubles", 400, "bench_value", "decode_update", ("ntsa.1000",)),
     Row("decode: 1,000 strings", 45_000, "bench_value", "decode_update", ("ntsas.1000",)),
+    Row(
+        "decode: 1,000,000 doubles, the other byte order",
+        None,
+        "bench_array",
+        "unpack",
+        ("double", 1_000_000, "big"),
+    ),
     Row("decode: NTTable, 4 columns of 100", 2500, "bench_value", "decode_update", ("tbl.upd",)),
     Row("NTNDArray → shaped array, 512×512", 3500, "bench_value", "decode_frame", ("nd.512",)),
     Row("NTNDArray → shaped array, 2048×2048", 3500, "bench_value", "decode_frame", ("nd.2048",)),
@@ -51,6 +58,7 @@ ROWS = [
     Row("type met again: a look-up in the cache", 400, "bench_introspection", "met_again", ("nts.vt",)),
     Row("encode: NTScalar, value + alarm + time", 200, "bench_value", "encode_update", ("nts.full",)),
     Row("encode: small NTScalar, the same", None, "bench_value", "encode_update", ("ntsmin.full",)),
+    Row("encode: an array of 1,000 doubles", None, "bench_array", "pack", ("double", 1000, "little")),
     Row('`v["value"]`', 40, "bench_value", "access", ('v["value"]',)),
     Row("`v.value`", 60, "bench_value", "access", ("v.value",)),
     Row("framing: a message of a chunk of 1,000", None, "bench_framing", "in_a_chunk"),
@@ -141,8 +149,9 @@ def conditions(facts: dict[str, dict[str, str]], rounds: int) -> str:
     return (
         f"{date.today().isoformat()}, commit {commit()}, {processor()}, {platform.system()} {platform.machine()}, "
         f"Python {ours['python']}, numpy {ours['numpy']}, pvafast {ours['pvafast']}, {', '.join(others)}. "
+        "Messages: tests/data/bench_messages. "
         f"ns for one message (type, Size...), called from Python; medians of {rounds} rounds in which all took turns. "
-        "A goal in bold was missed."
+        "A goal in bold was missed. spvirit gets the data as that of a full value, and makes dicts and lists of it."
     )
 
 
