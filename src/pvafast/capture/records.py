@@ -185,6 +185,17 @@ class Record(_Record):
         return f"<Record {self.time} {self.src} -> {self.dst} {self.command} {self.pv!r}>"
 
 
+class Batch(NamedTuple):
+    """What one packet brought: events, and what their records have in common."""
+
+    events: list[Observed | Update | Malformed]
+    src: str
+    dst: str
+    transport: str
+    connection: int | None
+    clock: Clock
+
+
 class _Conversation:
     """What is kept of a TCP connection: until it is known to be PVA the Recogniser, afterwards the Observer."""
 
@@ -232,28 +243,32 @@ class Records:
         self.close()
 
     def __iter__(self) -> Iterator[Record]:
+        make = tuple.__new__
+        for told, src, dst, transport, number, clock in self.batches():
+            for event in told:
+                yield make(Record, (event, src, dst, transport, number, event.time, clock))
+
+    def batches(self) -> Iterator[Batch]:
+        """Iterate these instead to save a third of the time: what each packet brought, before records are made of it."""
         try:
-            yield from self._records()
+            yield from self._batches()
         finally:
             self.close()
 
-    def _records(self) -> Iterator[Record]:
+    def _batches(self) -> Iterator[Batch]:
         make = tuple.__new__
         for event in self._traffic:
             if isinstance(event, Data):
-                connection = event.connection
-                kept = connection.user
+                kept = event.connection.user
                 if kept is not None and kept.observer is not None:
                     _, side, ticks, clock, data = event
                     self.bytes += len(data)
                     told = kept.observer.observe(side, data, ticks)
                     if told:
                         src, dst = kept.ends[side]
-                        number = kept.number
-                        for one in told:
-                            yield make(Record, (one, src, dst, "tcp", number, one.time, clock))
+                        yield make(Batch, (told, src, dst, "tcp", kept.number, clock))
                     continue
-                yield from self._recognise(connection, event)
+                yield from self._recognise(event.connection, event)
             elif isinstance(event, Gap):
                 kept = event.connection.user
                 if kept is not None and kept.observer is not None:
@@ -276,13 +291,14 @@ class Records:
             elif isinstance(event, Damage):
                 self.damage = event
 
-    def _told(self, kept: _Conversation, side: int, clock: Clock) -> Iterator[Record]:
+    def _told(self, kept: _Conversation, side: int, clock: Clock) -> Iterator[Batch]:
         src, dst = kept.ends[side]
         assert kept.observer is not None
-        for event in kept.observer.events():
-            yield Record(event, src, dst, "tcp", kept.number, event.time, clock)
+        told = list(kept.observer.events())
+        if told:
+            yield Batch(told, src, dst, "tcp", kept.number, clock)
 
-    def _recognise(self, connection: Connection, event: Data | Gap) -> Iterator[Record]:
+    def _recognise(self, connection: Connection, event: Data | Gap) -> Iterator[Batch]:
         """An event of a connection that is not yet known to be PVA."""
         kept = connection.user
         if kept is None:
@@ -308,7 +324,7 @@ class Records:
                     time=event.time,
                 )
                 src, dst = kept.ends[side]
-                yield Record(lost, src, dst, "tcp", kept.number, event.time, event.clock)
+                yield Batch([lost], src, dst, "tcp", kept.number, event.clock)
         for piece in found.pieces:
             if isinstance(piece, Data):
                 self.bytes += len(piece.data)
@@ -317,7 +333,7 @@ class Records:
                 observer.receive_gap(piece.direction, piece.size, piece.time)
             yield from self._told(kept, piece.direction, piece.clock)
 
-    def _datagram(self, event: Datagram) -> Iterator[Record]:
+    def _datagram(self, event: Datagram) -> Iterator[Batch]:
         data = event.data
         at = 0
         while at + 8 <= len(data):
@@ -355,7 +371,7 @@ class Records:
                 told = Observed(
                     role, at, event.time, frame, pv, None, None, _NO_BITS, _NO_BITS, decoded.reason, decoded
                 )
-            yield Record(told, event.src, event.dst, "udp", None, event.time, event.clock)
+            yield Batch([told], event.src, event.dst, "udp", None, event.clock)
             at = stop
 
     def _names(self, decoded: PvaMessage, event: Datagram) -> str | tuple[str, ...]:

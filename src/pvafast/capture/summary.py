@@ -11,7 +11,7 @@ from .._backend import bitset, introspection, value
 from .._types import STRUCTURE, UNION
 from ..connection import Update
 from .events import Clock
-from .records import Record
+from .records import Batch, Record
 
 # What is kept of anything that a peer can make endless; what does not fit is counted.
 _MOST: Final = 100_000
@@ -168,28 +168,41 @@ class Summary:
 
     def add(self, record: Record) -> None:
         """Take a record in."""
-        event, _, _, _, number, ticks, clock = record
-        if event.__class__ is Update:
+        if record.event.__class__ is Update:
+            event, src, dst, transport, number, _, clock = record
+            self.add_batch(Batch([event], src, dst, transport, number, clock))
+        else:
+            self._add(record)
+
+    def add_batch(self, batch: Batch) -> None:
+        """Take in what a packet brought."""
+        events, src, dst, transport, number, clock = batch
+        operation: Any = None
+        pv: Pv | None = None
+        for event in events:
+            if event.__class__ is not Update:
+                self._add(Record(event, src, dst, transport, number, event.time, clock))
+                continue
             # Nearly all that there is.
-            held = event.value
-            name = event.operation.pv
-            pv = self.pvs.get(name)
-            if pv is None or not pv.updates or number not in self._connections:
-                pv = self._first_update(record, held)
-            size = 8 + event.frame.size
+            if event.operation is not operation:  # type: ignore[union-attr]
+                operation = event.operation  # type: ignore[union-attr]
+                pv = self.pvs.get(operation.pv)
+                if pv is None or not pv.updates or number not in self._connections:
+                    pv = self._first_update(Record(event, src, dst, transport, number, event.time, clock))
+            size = 8 + event.frame.size  # type: ignore[union-attr]
             self.records += 1
             self.bytes += size
             if pv is not None:
                 pv.updates += 1
-                pv.ticks = ticks
+                pv.ticks = event.time
                 pv.clock = clock
                 pv.bytes += size
                 if pv.is_image:
-                    self._frame(pv, held)
-                overrun = event.overrun
-                if overrun:
-                    self._overrun(pv, held, overrun)
-            return
+                    self._frame(pv, event.value)  # type: ignore[union-attr]
+                if event.overrun:  # type: ignore[union-attr]
+                    self._overrun(pv, event.value, event.overrun)  # type: ignore[union-attr]
+
+    def _add(self, record: Record) -> None:
         self.records += 1
         self.bytes += record.size
         command = record.command
@@ -237,7 +250,7 @@ class Summary:
             pv = self.pvs[name] = Pv(name)
         return pv
 
-    def _first_update(self, record: Record, held: value.Value) -> Pv | None:
+    def _first_update(self, record: Record) -> Pv | None:
         """The first update of a PV, or of a connection."""
         if record.connection is not None and record.connection not in self._connections:
             self._connect(record)
@@ -246,7 +259,7 @@ class Summary:
         pv = self._pv(record)
         if pv is not None and not pv.updates:
             pv.first = now
-            pv.type = pv.type or type_name(held.type)
+            pv.type = pv.type or type_name(record.value.type)
             pv.is_image = pv.type.startswith("NTNDArray")
         return pv
 

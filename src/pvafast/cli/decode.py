@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
                 sys.stdout.flush()
                 print(f"pvafast: {name}: {damage}", file=sys.stderr)
                 status = max(status, 1)
-    if summary is not None:
+    if summary is not None and (summary.records or status != 2):
         print(summary.text())
     return status
 
