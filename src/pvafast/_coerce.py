@@ -162,9 +162,7 @@ def _sequence(obj: Any, name: str) -> Any:
         pass
     else:
         return memory
-    if not isinstance(obj, Iterable):
-        raise EncodeError(f"array of {name} expected, {_found(obj)} found")
-    return list(obj)
+    return _items(obj, name)
 
 
 def _one_by_one(code: int, obj: list[Any]) -> np.ndarray[Any, Any]:
@@ -217,7 +215,10 @@ def strings(obj: Any) -> list[str]:
 def _items(obj: Any, name: str) -> list[Any]:
     if isinstance(obj, str | bytes | bytearray | Mapping) or not isinstance(obj, Iterable):
         raise EncodeError(f"array of {name} expected, {_found(obj)} found")
-    return list(obj)
+    try:
+        return list(obj)
+    except TypeError:  # an array without dimensions
+        raise EncodeError(f"array of {name} expected, {_found(obj)} found") from None
 
 
 def _within(i: int, convert: Any, *arguments: Any) -> Any:
