@@ -1,6 +1,6 @@
 """EPICS PVAccess for Python: bytes in, numpy out."""
 
-from . import _backend, capture, connection, errors, messages, request
+from . import _backend, capture, connection, errors, messages, ndarray, normative, request
 from ._backend import BACKEND
 from ._version import __version__
 from .connection import ClientConnection, Observer, ServerConnection
@@ -53,6 +53,8 @@ __all__ = [
     "capture",
     "connection",
     "messages",
+    "ndarray",
+    "normative",
     "request",
     "__version__",
     "alarm_t",

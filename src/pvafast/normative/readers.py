@@ -197,7 +197,6 @@ def _name_value(value: Value) -> NameValue:
     )
 
 
-@_reader("NTAttribute")
 def attribute(value: Value) -> Attribute:
     """An NTAttribute, or an element of the attributes of an NTNDArray, whichever id it has."""
     tags = fetch(value, "tags")
@@ -211,6 +210,9 @@ def attribute(value: Value) -> Attribute:
         source=text(value, "source"),
         raw=value,
     )
+
+
+READERS["NTAttribute"] = attribute
 
 
 @_reader("NTUnion")

@@ -1,0 +1,31 @@
+"""NTNDArray: frames of detectors and cameras as shaped numpy arrays.
+
+::
+
+    frame = ndarray.Frame(value)              # or normative.read(value)
+    frame.data                                # (y, x) uint16: a view of the received bytes, or decompressed
+    frame.unique_id, frame.timestamp, frame.attributes["Gain"]
+    frame.to_rgb(), frame.to_mono()
+
+    value = ndarray.encode(image, codec="bslz4", unique_id=7, attributes={"Gain": 2.5})
+
+Compressed frames (jpeg, blosc, lz4, lz4hdf5, bslz4; zlib is faster with it) need ``pip install 'pvafast[codecs]'``.
+"""
+
+from .build import Dimension, NTNDArray, encode
+from .codecs import DECODERS
+from .colour import BayerPattern, ColorMode
+from .frame import Attributes, Frame
+
+CODECS = tuple(DECODERS)
+
+__all__ = [
+    "CODECS",
+    "Attributes",
+    "BayerPattern",
+    "ColorMode",
+    "Dimension",
+    "Frame",
+    "NTNDArray",
+    "encode",
+]

@@ -1,0 +1,354 @@
+"""The codecs of areaDetector (NDPluginCodec): decompressing straight into the target, never more than fits; compressing.
+
+All but zlib need the library imagecodecs: ``pip install 'pvafast[codecs]'``. What a peer sent can cause FrameError only.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from ..errors import FrameError
+
+# One dimension, uint8, C-contiguous.
+Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+# As bitshuffle chooses it when it is not told: elements in a block.
+_BLOCK_BYTES: Final = 8192
+_BLOCK_MULTIPLE: Final = 8
+_BLOCK_LEAST: Final = 128
+# Blocks that are unshuffled in one call: 512 KiB stay in the cache, and calls are few.
+_RUN: Final = 64
+# The most that a byte of LZ4 and of deflate can expand to. What claims more is no such stream: refused before anything is made.
+_LZ4_RATIO: Final = 256
+_DEFLATE_RATIO: Final = 1040
+_H5_BLOCK: Final = 1 << 22
+# Blocks of a byte would keep the interpreter busy for minutes.
+_H5_BLOCK_LEAST: Final = 512
+
+
+def library(codec: str) -> Any:
+    """The module imagecodecs. Raises FrameError with the command that installs it."""
+    try:
+        return import_module("imagecodecs")
+    except ImportError as error:
+        raise FrameError(f"codec {codec!r} needs imagecodecs: pip install 'pvafast[codecs]'") from error
+
+
+def decompress(codec: str, data: Bytes, out: np.ndarray[Any, np.dtype[Any]]) -> None:
+    """Decompress `data` into `out`, a C-contiguous array of the shape and dtype of the frame.
+
+    The bytes come as they were compressed: their order is the caller's affair. Raises FrameError; `out` may then hold anything.
+    """
+    decoder = DECODERS.get(codec)
+    if decoder is None:
+        raise FrameError(f"unknown codec {shown(codec)}: {', '.join(DECODERS)} are known")
+    if not out.nbytes:
+        return
+    try:
+        decoder(data, out)
+    except FrameError:
+        raise
+    except ImportError as error:
+        raise FrameError(f"codec {codec!r} is missing in this imagecodecs: {error}") from error
+    except Exception as error:  # the libraries raise RuntimeError, ValueError, TypeError... for damaged data
+        raise FrameError(f"{codec}: {error}") from error
+
+
+def compress(
+    codec: str, array: np.ndarray[Any, np.dtype[Any]], options: Mapping[str, Any], axes: str = ""
+) -> Bytes:
+    """`array`, C-contiguous, compressed as areaDetector does it; axes as of `Frame.axes`, for jpeg.
+
+    Options: jpeg `quality` (1 to 100, 85); zlib `level`; blosc `compressor` ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd"),
+    `level` (0 to 9), `shuffle` ("none", "byte", "bit"); lz4hdf5 `block` (bytes). Raises FrameError, TypeError for other options.
+    """
+    encoder = ENCODERS.get(codec)
+    if encoder is None:
+        raise FrameError(f"unknown codec {shown(codec)}: {', '.join(ENCODERS)} are known")
+    made = encoder(array, axes, **options)
+    return np.frombuffer(made, np.uint8)
+
+
+def shown(name: str) -> str:
+    """A name that a peer chose, for an error text."""
+    return repr(name if len(name) <= 40 else f"{name[:40]}...")
+
+
+def flat(array: np.ndarray[Any, np.dtype[Any]]) -> Bytes:
+    """The bytes of a C-contiguous array, a view."""
+    return array.reshape(-1).view(np.uint8)
+
+
+def _left(codec: str, data: Bytes, pos: int, size: int) -> None:
+    if size > len(data) - pos:
+        raise FrameError(f"{codec}: {size} bytes expected at byte {pos}, {len(data) - pos} left")
+
+
+def _big(data: Bytes, pos: int, size: int) -> int:
+    return int.from_bytes(data[pos : pos + size].tobytes(), "big")
+
+
+def _whole(codec: str, got: Any, out: Bytes) -> None:
+    if len(got) != len(out):
+        raise FrameError(f"{codec}: {len(got)} bytes where the dimensions need {len(out)}")
+
+
+def _plausible(codec: str, data: Bytes, out: Bytes, ratio: int) -> None:
+    if len(data) * ratio < len(out):
+        raise FrameError(f"{codec}: {len(data)} bytes cannot hold the {len(out)} that the dimensions need")
+
+
+# --- decompressing ------------------------------------------------------------------------------------------------
+
+
+def _from_zlib(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
+    out = flat(array)
+    _plausible("zlib", data, out, _DEFLATE_RATIO)
+    try:
+        direct = library("zlib").zlib_decode
+    except FrameError:
+        stream = zlib.decompressobj()
+        got = stream.decompress(data.data, len(out) + 1)
+        _whole("zlib", got, out)
+        if not stream.eof:
+            raise FrameError("zlib: the stream does not end") from None
+        out[:] = np.frombuffer(got, np.uint8)
+        return
+    _whole("zlib", direct(data, out=out), out)
+
+
+def _from_blosc(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
+    out = flat(array)
+    _left("blosc", data, 0, 16)
+    size, packed = (int.from_bytes(data[at : at + 4].tobytes(), "little") for at in (4, 12))
+    if data[0] not in (1, 2):
+        raise FrameError(f"blosc: format {data[0]} is not of Blosc 1")
+    if size != len(out):
+        raise FrameError(f"blosc: {size} bytes where the dimensions need {len(out)}")
+    _left("blosc", data, 0, packed)
+    _whole("blosc", library("blosc").blosc_decode(data[:packed], out=out), out)
+
+
+def _from_lz4(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
+    out = flat(array)
+    # Chunks passed on from HDF5 files keep the header of its filter. No LZ4 block begins with a byte 0: that would be a
+    # match before there is anything to match.
+    if len(data) >= 12 and _big(data, 0, 8) == len(out):
+        _from_lz4hdf5(data, array)
+        return
+    _plausible("lz4", data, out, _LZ4_RATIO)
+    _whole("lz4", library("lz4").lz4_decode(data, header=False, out=out), out)
+
+
+def _from_lz4hdf5(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
+    out = flat(array)
+    codec = "lz4hdf5"
+    _left(codec, data, 0, 12)
+    total, block = _big(data, 0, 8), _big(data, 8, 4)
+    if total != len(out):
+        raise FrameError(f"{codec}: {total} bytes where the dimensions need {len(out)}")
+    if block < min(_H5_BLOCK_LEAST, total):
+        raise FrameError(f"{codec}: blocks of {block} bytes")
+    decode = library(codec).lz4_decode
+    pos, at = 12, 0
+    while at < total:
+        size = min(block, total - at)
+        _left(codec, data, pos, 4)
+        packed = _big(data, pos, 4)
+        pos += 4
+        _left(codec, data, pos, packed)
+        target = out[at : at + size]
+        if packed == size:
+            target[:] = data[pos : pos + packed]
+        else:
+            _whole(codec, decode(data[pos : pos + packed], header=False, out=target), target)
+        pos += packed
+        at += size
+
+
+def _block(itemsize: int) -> int:
+    """Elements in a block, as bitshuffle chooses it."""
+    return max(_BLOCK_BYTES // itemsize // _BLOCK_MULTIPLE * _BLOCK_MULTIPLE, _BLOCK_LEAST)
+
+
+def _from_bslz4(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
+    out = flat(array)
+    codec, itemsize = "bslz4", array.dtype.itemsize
+    _plausible(codec, data, out, _LZ4_RATIO)
+    imagecodecs = library(codec)
+    decode, unshuffle = imagecodecs.lz4_decode, imagecodecs.bitshuffle_decode
+    block, pos = _block(itemsize), 0
+    # Detectors pass on chunks with the header of the HDF5 filter; its first four bytes cannot be the length of a block.
+    if len(data) >= 12 and _big(data, 0, 8) == len(out):
+        stored, rest = divmod(_big(data, 8, 4), itemsize)
+        if rest or stored % _BLOCK_MULTIPLE or (0 < stored < _BLOCK_LEAST):
+            raise FrameError(f"{codec}: blocks of {_big(data, 8, 4)} bytes")
+        block, pos = stored or block, 12
+    tail = array.size % _BLOCK_MULTIPLE * itemsize
+    body, step = len(out) - tail, block * itemsize
+    run = min(step * (_RUN if step < 1 << 20 else 1), body)
+    shuffled: Bytes = np.empty(run, np.uint8)
+    for at in range(0, body, run or 1):
+        length = min(run, body - at)
+        for start in range(0, length, step):
+            target = shuffled[start : min(start + step, length)]
+            _left(codec, data, pos, 4)
+            packed = _big(data, pos, 4)
+            pos += 4
+            _left(codec, data, pos, packed)
+            _whole(codec, decode(data[pos : pos + packed], header=False, out=target), target)
+            pos += packed
+        unshuffle(shuffled[:length], itemsize=itemsize, blocksize=block, out=out[at : at + length])
+    _left(codec, data, pos, tail)
+    out[body:] = data[pos : pos + tail]
+
+
+def jpeg_shape(data: Bytes) -> tuple[int, int, int]:
+    """Height, width and components that a JPEG file announces. Raises FrameError for what is no 8-bit JPEG."""
+    _left("jpeg", data, 0, 4)
+    if data[0] != 0xFF or data[1] != 0xD8:
+        raise FrameError("jpeg: no JPEG file")
+    pos = 2
+    while True:
+        _left("jpeg", data, pos, 4)
+        if data[pos] != 0xFF:
+            raise FrameError(f"jpeg: marker expected at byte {pos}")
+        marker = int(data[pos + 1])
+        if marker == 0xFF:  # filling
+            pos += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # alone, without a length
+            pos += 2
+            continue
+        if marker in (0xD9, 0xDA):
+            raise FrameError("jpeg: no size before the data")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            _left("jpeg", data, pos, 10)
+            if data[pos + 4] != 8:
+                raise FrameError(f"jpeg: {data[pos + 4]} bits a sample")
+            return _big(data, pos + 5, 2), _big(data, pos + 7, 2), int(data[pos + 9])
+        pos += 2 + _big(data, pos + 2, 2)
+
+
+def _from_jpeg(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
+    if array.dtype.itemsize != 1:
+        raise FrameError(f"jpeg: 8-bit elements expected, {array.dtype} found")
+    height, width, components = jpeg_shape(data)
+    if components not in (1, 3):
+        raise FrameError(f"jpeg: {components} components")
+    # The pixels of RGB2 and RGB3 are interleaved in the file; the dimensions stay what they were.
+    where = {
+        (height, width): (0, 1),
+        (height, width, 3): (0, 1, 2),
+        (height, 3, width): (0, 2, 1),
+        (3, height, width): (1, 2, 0),
+    }
+    order = where.get(array.shape)
+    if order is None or len(order) != (2 if components == 1 else 3):
+        raise FrameError(
+            f"jpeg: {width} × {height} × {components} where the dimensions are {array.shape[::-1]}"
+        )
+    target = array.view(np.uint8).transpose(order)
+    decode = library("jpeg").jpeg8_decode
+    if target.flags.c_contiguous:
+        decode(data, out=target)
+    else:
+        target[...] = decode(data)
+
+
+Decoder: TypeAlias = "Callable[[Bytes, np.ndarray[Any, np.dtype[Any]]], None]"
+DECODERS: Final[dict[str, Decoder]] = {
+    "jpeg": _from_jpeg,
+    "zlib": _from_zlib,
+    "blosc": _from_blosc,
+    "lz4": _from_lz4,
+    "lz4hdf5": _from_lz4hdf5,
+    "bslz4": _from_bslz4,
+}
+
+
+# --- compressing --------------------------------------------------------------------------------------------------
+
+
+def _to_zlib(array: np.ndarray[Any, np.dtype[Any]], axes: str, level: int = 6) -> bytes:
+    return zlib.compress(flat(array).data, level)
+
+
+_SHUFFLES: Final = {"none": 0, "byte": 1, "bit": 2}
+
+
+def _to_blosc(
+    array: np.ndarray[Any, np.dtype[Any]],
+    axes: str,
+    compressor: str = "lz4",
+    level: int = 5,
+    shuffle: str = "bit",
+) -> bytes:
+    made: bytes = library("blosc").blosc_encode(
+        flat(array),
+        level=level,
+        compressor=compressor,
+        shuffle=_SHUFFLES[shuffle],
+        typesize=array.dtype.itemsize,
+    )
+    return made
+
+
+def _to_lz4(array: np.ndarray[Any, np.dtype[Any]], axes: str) -> bytes:
+    made: bytes = library("lz4").lz4_encode(flat(array), header=False)
+    return made
+
+
+def _to_lz4hdf5(array: np.ndarray[Any, np.dtype[Any]], axes: str, block: int = _H5_BLOCK) -> bytes:
+    data = flat(array)
+    encode = library("lz4hdf5").lz4_encode
+    block = max(1, min(block, len(data)))
+    parts = [len(data).to_bytes(8, "big"), block.to_bytes(4, "big")]
+    for at in range(0, len(data), block):
+        plain = data[at : at + block]
+        packed = encode(plain, header=False)
+        if len(packed) >= len(plain):
+            packed = plain.tobytes()
+        parts += [len(packed).to_bytes(4, "big"), packed]
+    return b"".join(parts)
+
+
+def _to_bslz4(array: np.ndarray[Any, np.dtype[Any]], axes: str) -> bytes:
+    data, itemsize = flat(array), array.dtype.itemsize
+    imagecodecs = library("bslz4")
+    block = _block(itemsize)
+    body = len(data) - array.size % _BLOCK_MULTIPLE * itemsize
+    shuffled = np.frombuffer(
+        imagecodecs.bitshuffle_encode(data[:body], itemsize=itemsize, blocksize=block), np.uint8
+    )
+    parts = []
+    for at in range(0, body, block * itemsize):
+        packed = imagecodecs.lz4_encode(shuffled[at : at + block * itemsize], header=False)
+        parts += [len(packed).to_bytes(4, "big"), packed]
+    return b"".join([*parts, data[body:].tobytes()])
+
+
+def _to_jpeg(array: np.ndarray[Any, np.dtype[Any]], axes: str, quality: int = 85) -> bytes:
+    if array.dtype.itemsize != 1 or axes not in ("yx", "yxc", "ycx", "cyx"):
+        raise FrameError(
+            f"jpeg takes 8-bit Mono and RGB images, not {array.dtype} of {axes or array.ndim} axes"
+        )
+    image = array.view(np.uint8).transpose([axes.index(axis) for axis in "yxc" if axis in axes])
+    made: bytes = library("jpeg").jpeg8_encode(np.ascontiguousarray(image), level=quality)
+    return made
+
+
+Encoder: TypeAlias = "Callable[..., bytes]"
+ENCODERS: Final[dict[str, Encoder]] = {
+    "jpeg": _to_jpeg,
+    "zlib": _to_zlib,
+    "blosc": _to_blosc,
+    "lz4": _to_lz4,
+    "lz4hdf5": _to_lz4hdf5,
+    "bslz4": _to_bslz4,
+}
