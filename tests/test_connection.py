@@ -251,6 +251,7 @@ def test_a_server_beyond_the_window() -> None:
     sid, _ = pair.open()
     pair.from_client(messages.MonitorInit(sid=sid, ioid=5, request=REQUEST, nfree=1))
     pair.from_server(messages.MonitorInitReply(ioid=5, type=NT))
+    pair.from_client(messages.MonitorStart(sid=sid, ioid=5))
     update = messages.MonitorUpdate(ioid=5, value=Value(NT, {"value": 1.0}))
     raw = b"".join(pair.server.send(update))
     pair.client.receive_data(raw + raw)
@@ -409,6 +410,7 @@ def test_in_place() -> None:
     sid, _ = pair.open()
     pair.from_client(messages.MonitorInit(sid=sid, ioid=5, request=REQUEST))
     pair.from_server(messages.MonitorInitReply(ioid=5, type=fd))
+    pair.from_client(messages.MonitorStart(sid=sid, ioid=5))
     import numpy as np
 
     pixels = np.arange(200_000, dtype=np.uint16)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, final
 
 from .. import messages
 from .._backend import framing, introspection, monitor, value
 from .._types import ANY, ANY_ARRAY
-from ..errors import LocalProtocolError, ProtocolError
+from ..errors import DecodeError, LocalProtocolError, ProtocolError
 from ..limits import Limits
-from ..messages import Command, PvaMessage
+from ..messages import Command, PvaMessage, StatusType
+from ..request import Request
 from .events import (
     Cancelled,
     ChannelClosed,
@@ -23,12 +26,9 @@ from .events import (
     Update,
     Validated,
 )
-from .shared import Channel, Connection, ConnectionOperation
+from .shared import Channel, Connection, ConnectionOperation, check_type, name_of, next_number
 
 _FIELDS: Final = introspection.FieldDesc.structure("", {"user": "string", "host": "string"})
-# Operations that have ended are kept for replies on their way: those may define type ids that later messages use.
-_FORGOTTEN: Final = 1024
-_ERROR_BITS: Final = 0x44
 
 
 def _without_any(type: introspection.FieldDesc) -> bool:
@@ -44,20 +44,29 @@ class ClientConnection(Connection):
     has come, open channels with `send(CreateChannel(...))`, then operations on them. Messages are sent in the byte order
     that the server asks for, and read in that of their own flag.
 
+    auto_ack: updates of pipelined monitors are acknowledged as events() hands them out, when as many came as the
+    pvRequest's option ackAny says (half the queue by default); send `data_to_send()` then, too.
+
     Events: Greeted, Validated, ChannelOpened, ChannelFailed, ChannelClosed, OperationReply, Update (of monitors),
     Cancelled, EchoReply, Received, ConnectionEnded.
     """
 
-    def __init__(self, *, limits: Limits | None = None, user: str = "", host: str = "") -> None:
+    def __init__(
+        self, *, limits: Limits | None = None, user: str = "", host: str = "", auto_ack: bool = False
+    ) -> None:
         super().__init__(limits)
+        if auto_ack:
+            self._handed = self._acknowledge
         self._user = user
         self._host = host
+        self._greeted = False
         self._validated = False
         self._channels: dict[int, Channel] = {}
         self._sids: dict[int, Channel] = {}
         self._last_cid = 0
         self._last_ioid = 0
-        self._forgotten: dict[int, ConnectionOperation] = {}
+        # Whether any monitor was ever pipelined.
+        self._pipelined = False
         # Echoes on their way: None, or the operation whose cancelling is over when the answer comes.
         self._echoes: deque[ConnectionOperation | None] = deque()
 
@@ -67,18 +76,18 @@ class ClientConnection(Connection):
         return self._validated
 
     @property
-    def channels(self) -> dict[int, Channel]:
-        """The channels asked for or open, by cid; a copy."""
-        return dict(self._channels)
+    def channels(self) -> Mapping[int, Channel]:
+        """The channels asked for, open or closing, by cid: what they are now, not a copy."""
+        return MappingProxyType(self._channels)
 
     def new_cid(self) -> int:
         """A number for a channel that is not in use."""
-        self._last_cid += 1
+        self._last_cid = next_number(self._last_cid, self._channels, {})
         return self._last_cid
 
     def new_ioid(self) -> int:
         """A number for an operation that is not in use."""
-        self._last_ioid += 1
+        self._last_ioid = next_number(self._last_ioid, self._operations, self._forgotten)
         return self._last_ioid
 
     def send(self, message: PvaMessage, *, segment_size: int | None = None) -> list[Any]:
@@ -89,9 +98,10 @@ class ClientConnection(Connection):
         """
         self._open()
         operation = self._allowed(message)
-        buffers = self._encode(message, segment_size)
+        # pvAccessCPP cannot put together an Echo in segments.
+        buffers = self._encode(message, None if isinstance(message, messages.Echo) else segment_size)
         self._sent(message, operation)
-        if isinstance(message, messages.CancelRequest):
+        if isinstance(message, messages.CancelRequest) and operation is not None and operation.cancelled:
             # No answer is due: what was on its way has come when the answer to this has.
             buffers += self._encode(messages.Echo())
         return buffers
@@ -103,59 +113,83 @@ class ClientConnection(Connection):
         if isinstance(message, messages.Echo | messages.Control | messages.Search | messages.Authnz):
             return None
         if not self._validated:
-            raise LocalProtocolError(f"{_name(message)} before the connection is validated")
+            raise LocalProtocolError(f"{name_of(message)} before the connection is validated")
         if isinstance(message, messages.CreateChannel):
-            for cid, name in message.channels:
-                if cid in self._channels:
-                    raise LocalProtocolError(f"the cid {cid} is in use")
-                if not name:
-                    raise LocalProtocolError("a channel without a name")
-            if len(self._channels) + len(message.channels) > self._limits.channels:
-                raise LocalProtocolError(f"more than {self._limits.channels} channels (Limits.channels)")
+            self._may_create(message)
             return None
         if isinstance(message, messages.DestroyChannel):
             channel = self._channels.get(message.cid)
-            if channel is None or channel.sid != message.sid:
+            if channel is None or channel.sid != message.sid or channel.closing:
                 raise LocalProtocolError(f"no open channel with sid {message.sid} and cid {message.cid}")
             return None
         if not isinstance(message, messages.Request):
             return None
         channel = self._sids.get(message.sid)
-        if channel is None:
-            raise LocalProtocolError(f"{_name(message)} on sid {message.sid}, which is no open channel")
-        operation = self._operations.get(message.ioid)
+        if channel is None or channel.closing:
+            raise LocalProtocolError(f"{name_of(message)} on sid {message.sid}, which is no open channel")
         if isinstance(message, messages.InitRequest | messages.GetField):
-            if operation is not None or message.ioid in self._forgotten or not message.ioid:
-                raise LocalProtocolError(f"the ioid {message.ioid} is in use, or zero")
-            if len(self._operations) >= self._limits.operations:
-                raise LocalProtocolError(
-                    f"more than {self._limits.operations} operations (Limits.operations)"
-                )
-            request = message.request if isinstance(message, messages.InitRequest) else None
-            operation = ConnectionOperation(message.command, message.ioid, channel, request)
-            if isinstance(message, messages.MonitorInit) and message.nfree is not None:
-                operation.window = message.nfree
-                operation.pipelined = True
-            return operation
+            return self._may_begin(message, channel)
+        operation = self._operations.get(message.ioid)
         if operation is None or operation.channel is not channel:
             raise LocalProtocolError(
-                f"{_name(message)} for ioid {message.ioid}, which is no operation of the channel"
+                f"{name_of(message)} for ioid {message.ioid}, which is no operation of the channel"
             )
         if isinstance(message, messages.DestroyRequest | messages.CancelRequest):
             return operation
         if operation.command != message.command:
             raise LocalProtocolError(
-                f"{_name(message)} for ioid {message.ioid}, which is a {Command(operation.command).name}"
+                f"{name_of(message)} for ioid {message.ioid}, which is a {Command(operation.command).name}"
             )
         if not operation.ready:
-            raise LocalProtocolError(f"{_name(message)} before the answer to the INIT of ioid {message.ioid}")
+            raise LocalProtocolError(
+                f"{name_of(message)} before the answer to the INIT of ioid {message.ioid}"
+            )
         if isinstance(message, messages.MonitorAck):
             if operation.window is None:
                 raise LocalProtocolError(f"the monitor {message.ioid} is not pipelined")
-        elif message.command != Command.MONITOR and operation.busy:
-            raise LocalProtocolError(
-                f"{_name(message)} before the answer to the last request of ioid {message.ioid}"
-            )
+            if operation.window + message.nfree > operation.queue:
+                raise LocalProtocolError(
+                    f"{message.nfree} updates of ioid {message.ioid} acknowledged, "
+                    f"{operation.queue - operation.window} received"
+                )
+        elif message.command != Command.MONITOR:
+            if operation.cancelled:
+                raise LocalProtocolError(
+                    f"{name_of(message)} for ioid {message.ioid} before its Cancelled has come"
+                )
+            if operation.busy:
+                raise LocalProtocolError(
+                    f"{name_of(message)} before the answer to the last request of ioid {message.ioid}"
+                )
+        if not isinstance(message, messages.Rpc):
+            check_type(message, operation.put_type if message.command == Command.PUT_GET else operation.type)
+        return operation
+
+    def _may_create(self, message: messages.CreateChannel) -> None:
+        cids = set()
+        for cid, name in message.channels:
+            if cid in self._channels or cid in cids:
+                raise LocalProtocolError(f"the cid {cid} is in use")
+            if not name:
+                raise LocalProtocolError("a channel without a name")
+            cids.add(cid)
+        if len(self._channels) + len(cids) > self._limits.channels:
+            raise LocalProtocolError(f"more than {self._limits.channels} channels (Limits.channels)")
+
+    def _may_begin(
+        self, message: messages.InitRequest | messages.GetField, channel: Channel
+    ) -> ConnectionOperation:
+        if message.ioid in self._operations or message.ioid in self._forgotten or not message.ioid:
+            raise LocalProtocolError(f"the ioid {message.ioid} is in use, or zero")
+        if len(self._operations) >= self._limits.operations:
+            raise LocalProtocolError(f"more than {self._limits.operations} operations (Limits.operations)")
+        request = message.request if isinstance(message, messages.InitRequest) else None
+        operation = ConnectionOperation(message.command, message.ioid, channel, request)
+        if isinstance(message, messages.MonitorInit) and message.nfree is not None:
+            operation.window = operation.queue = message.nfree
+            operation.pipelined = True
+            if self._handed is not None:
+                operation.ack_at = _ack_at(operation)
         return operation
 
     def _sent(self, message: PvaMessage, operation: ConnectionOperation | None) -> None:
@@ -166,31 +200,47 @@ class ClientConnection(Connection):
             for cid, name in message.channels:
                 self._channels[cid] = Channel(cid, name)
         elif isinstance(message, messages.DestroyChannel):
-            for mine in list(self._channels[message.cid].operations.values()):
+            channel = self._channels[message.cid]
+            channel.closing = True
+            for mine in list(channel.operations.values()):
                 self._forget(mine)
-        if operation is None:
+        if operation is None or not isinstance(message, messages.Request):
             return
         if isinstance(message, messages.InitRequest | messages.GetField):
             self._add(operation)
-            operation.busy = True
-        elif isinstance(message, messages.DestroyRequest | messages.MonitorDestroy):
+            operation.ask(message)
+            self._pipelined = self._pipelined or operation.pipelined
+        elif isinstance(message, messages.DestroyRequest):
             self._forget(operation)
         elif isinstance(message, messages.CancelRequest):
-            operation.cancelled = True
-            self._echoes.append(operation)
-        elif isinstance(message, messages.MonitorAck):
-            assert operation.window is not None
-            operation.window += message.nfree
-        elif message.command != Command.MONITOR:
-            operation.busy = True
-            operation.destroyed = getattr(message, "destroy", False)
+            # Nothing that is on its way for a monitor could be taken for something else.
+            if operation.command != Command.MONITOR:
+                operation.cancelled = True
+                self._echoes.append(operation)
+        elif message.command == Command.MONITOR:
+            if isinstance(message, messages.MonitorAck):
+                assert operation.window is not None
+                operation.window += message.nfree
+            if isinstance(message, messages.SubRequest) and message.destroy:
+                self._forget(operation)
+        else:
+            operation.ask(message)
 
-    def _forget(self, operation: ConnectionOperation) -> None:
-        """An operation has ended at the client's wish: answers on their way are still to be decoded."""
-        self._remove(operation)
-        self._forgotten[operation.ioid] = operation
-        while len(self._forgotten) > _FORGOTTEN:
-            del self._forgotten[next(iter(self._forgotten))]
+    def _acknowledge(self, event: Any) -> None:
+        """An event is handed out: acknowledge updates when there are enough."""
+        if type(event) is not Update:
+            return
+        operation: ConnectionOperation = event.operation
+        if not operation.ack_at or self._operations.get(operation.ioid) is not operation or self._eof:
+            return
+        operation.handed += 1
+        if operation.handed >= operation.ack_at and operation.window is not None:
+            # The program may have acknowledged some by itself.
+            nfree = min(operation.handed, operation.queue - operation.window)
+            operation.handed = 0
+            if nfree:
+                operation.window += nfree
+                self._post(messages.MonitorAck(sid=operation.sid, ioid=operation.ioid, nfree=nfree))
 
     # -- receiving
 
@@ -198,12 +248,19 @@ class ClientConnection(Connection):
         plain = monitor.read_updates(self._batch, self._at, self._operations, self._in, self._time)
         if plain:
             self._at += len(plain)
-            self._ready.extend(plain)
+            self._ready.extend(self._counted(plain) if self._pipelined else plain)
         else:
             super()._step()
 
-    def _known(self, ioid: int) -> messages.Operation | None:
-        return self._operations.get(ioid) or self._forgotten.get(ioid)
+    def _counted(self, updates: list[Update]) -> list[Update]:
+        """Take updates off the windows of pipelined monitors, up to the first that is too many."""
+        for i, update in enumerate(updates):
+            try:
+                self._count(update.operation)
+            except ProtocolError as error:
+                self._error = error
+                return updates[:i]
+        return updates
 
     def _handle(self, message: PvaMessage, frame: framing.Message) -> list[Any]:
         if isinstance(message, messages.Reply):
@@ -212,25 +269,28 @@ class ClientConnection(Connection):
             self._byteorder = message.byteorder
             return []
         if isinstance(message, messages.ConnectionValidationRequest):
-            return self._greeted(message)
+            return self._greet(message)
         if isinstance(message, messages.ConnectionValidated):
+            if not self._greeted:
+                raise ProtocolError("the server validates before it asks who the client is")
             self._validated = message.status.ok
             return [Validated(status=message.status)]
         if isinstance(message, messages.CreateChannelReply):
             return self._created(message)
         if isinstance(message, messages.DestroyChannel):
             return self._destroyed(message)
+        if isinstance(message, messages.MultipleData):
+            return [event for reply in message.replies for event in self._reply(reply, frame)]
         if isinstance(message, messages.Echo):
-            cancelled = self._echoes.popleft() if self._echoes else None
-            if cancelled is None:
-                return [EchoReply(payload=message.payload)]
-            cancelled.cancelled = cancelled.busy = False
-            return [Cancelled(operation=cancelled)] if cancelled.ioid in self._operations else []
+            return self._echoed(message)
         if isinstance(message, messages.Control):
             return []
         return [Received(message=message)]
 
-    def _greeted(self, message: messages.ConnectionValidationRequest) -> list[Any]:
+    def _greet(self, message: messages.ConnectionValidationRequest) -> list[Any]:
+        if self._greeted:
+            raise ProtocolError("the server asks twice who the client is")
+        self._greeted = True
         if "ca" in message.methods and self._user:
             method, data = "ca", value.Value(_FIELDS, {"user": self._user, "host": self._host})
         else:
@@ -245,11 +305,23 @@ class ClientConnection(Connection):
             )
         ]
 
+    def _echoed(self, message: messages.Echo) -> list[Any]:
+        """The answers to echoes come in the order of those; servers of version 1 do not repeat the payload."""
+        cancelled = self._echoes.popleft() if self._echoes else None
+        if cancelled is None:
+            return [EchoReply(payload=message.payload)]
+        cancelled.cancelled = False
+        if cancelled.ready:
+            cancelled.answered()
+        return [] if self._forgotten.get(cancelled.ioid) is cancelled else [Cancelled(operation=cancelled)]
+
     def _created(self, message: messages.CreateChannelReply) -> list[Any]:
         channel = self._channels.get(message.cid)
         if channel is None or channel.sid is not None:
             return [Received(message=message)]
-        if not message.status.ok or message.sid == messages.NO_CHANNEL:
+        refused = not message.status.ok or message.sid == messages.NO_CHANNEL
+        # spvirit refuses with a warning and the sid 0.
+        if refused or (message.status.type == StatusType.WARNING and not message.sid):
             del self._channels[message.cid]
             return [ChannelFailed(channel=channel, status=message.status)]
         if message.sid in self._sids:
@@ -270,51 +342,89 @@ class ClientConnection(Connection):
         ended = tuple(channel.operations.values())
         for operation in ended:
             self._forget(operation)
-        # Whoever asked for it has ended the operations before.
-        return [ChannelClosed(channel=channel, operations=ended, by_peer=True)]
+        return [ChannelClosed(channel=channel, operations=ended, by_peer=not channel.closing)]
 
     def _reply(self, message: messages.Reply, frame: framing.Message) -> list[Any]:
         operation = self._operations.get(message.ioid)
         if operation is None or operation.command != message.command:
             forgotten = self._forgotten.get(message.ioid)
-            if forgotten is not None:
+            if forgotten is None:
+                return [Received(message=message)]
+            if forgotten.command == message.command:
                 messages.learn(forgotten, message)
-                return []
-            return [Received(message=message)]
-        if isinstance(message, messages.MonitorUpdate):
-            if not operation.ready:
-                raise ProtocolError(f"a MONITOR update for ioid {message.ioid} before its INIT was answered")
-            if message.value is None:
-                raise ProtocolError(
-                    f"a MONITOR update for ioid {message.ioid} cannot be decoded: {message.reason}"
-                )
-            messages.learn(operation, message)
-            self._count(operation)
-            if operation.type is not None and operation.window is None and _without_any(operation.type):
-                operation.steady = operation.type
-            return [Update(operation, frame, message.value, message.overrun, self._time)]
-        messages.learn(operation, message)
-        if operation.cancelled and not isinstance(message, messages.InitReply | messages.MonitorFinal):
             return []
-        operation.busy = False
+        if isinstance(message, messages.MonitorUpdate):
+            return [self._update(operation, message, frame)]
         if isinstance(message, messages.InitReply):
-            if operation.ready:
-                raise ProtocolError(f"a second answer to the INIT of ioid {message.ioid}")
-            operation.ready = message.status.ok
-            if not message.status.ok:
-                self._remove(operation)
-        elif operation.destroyed or isinstance(message, messages.GetFieldReply | messages.MonitorFinal):
+            return [self._opened(operation, message)]
+        assert isinstance(message, messages.StatusReply | messages.GetFieldReply)
+        if isinstance(message, messages.GetFieldReply):
             self._remove(operation)
+        elif not operation.ready:
+            if message.status.ok:
+                raise ProtocolError(
+                    f"{name_of(message)} for ioid {message.ioid} before its INIT was answered"
+                )
+            # That is how its INIT was answered.
+            self._remove(operation)
+        elif isinstance(message, messages.MonitorFinal):
+            messages.learn(operation, message)
+            self._remove(operation)
+        elif not isinstance(message, messages.MonitorError):
+            return self._answer(operation, message)
         return [OperationReply(operation=operation, message=message)]
+
+    def _answer(self, operation: ConnectionOperation, message: messages.StatusReply) -> list[Any]:
+        """The answer to a request."""
+        messages.learn(operation, message)
+        if not operation.busy:
+            return [Received(message=message)]
+        if type(message) is not operation.expects:
+            raise ProtocolError(f"{name_of(message)} for ioid {message.ioid}, which asked for something else")
+        operation.answered()
+        if operation.destroyed:
+            self._remove(operation)
+        return [] if operation.cancelled else [OperationReply(operation=operation, message=message)]
+
+    def _update(
+        self, operation: ConnectionOperation, message: messages.MonitorUpdate, frame: framing.Message
+    ) -> Update:
+        if message.value is None:
+            raise ProtocolError(f"a MONITOR update for ioid {message.ioid} before its INIT was answered")
+        messages.learn(operation, message)
+        self._count(operation)
+        if operation.type is not None and _without_any(operation.type):
+            operation.steady = operation.type
+        return Update(operation, frame, message.value, message.overrun, self._time)
+
+    def _opened(self, operation: ConnectionOperation, message: messages.InitReply) -> OperationReply:
+        """The answer to an INIT."""
+        if operation.ready:
+            raise ProtocolError(f"a second answer to the INIT of ioid {message.ioid}")
+        if message.status.ok:
+            names = ("type", "put_type", "get_type")
+            if None in [getattr(message, name) for name in names if hasattr(message, name)]:
+                raise ProtocolError(f"{name_of(message)} for ioid {message.ioid} without a type")
+            messages.learn(operation, message)
+            operation.ready = True
+            operation.answered()
+        else:
+            self._remove(operation)
+        return OperationReply(operation=operation, message=message)
 
     def _count(self, operation: ConnectionOperation) -> None:
         """Take an update off the window of a pipelined monitor."""
         if operation.window is None:
             return
-        operation.window -= 1
-        if operation.window < 0:
+        if not operation.window:
             raise ProtocolError(f"the server sends more updates of ioid {operation.ioid} than it was allowed")
+        operation.window -= 1
 
 
-def _name(message: PvaMessage) -> str:
-    return type(message).__name__
+def _ack_at(operation: ConnectionOperation) -> int:
+    """After how many updates to acknowledge."""
+    try:
+        request = Request.read(operation.request)
+    except (DecodeError, TypeError):
+        request = Request.read(None)
+    return request.ack_at(operation.queue) if operation.queue else 0

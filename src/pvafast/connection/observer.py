@@ -166,6 +166,8 @@ class Observer:
         self._operations: dict[int, ObservedOperation] = {}
         self._ended: deque[ObservedOperation] = deque()
         self._valued: dict[int, ObservedOperation] = {}
+        # Those whose updates take the straight way.
+        self._steady: dict[int, ObservedOperation] = {}
 
     @property
     def operations(self) -> Mapping[int, ObservedOperation]:
@@ -350,8 +352,10 @@ class Observer:
         for side in (self._client, self._server) if stream.side is None else (stream.side,):
             side.gaps += 1
             side.unknown = reason
-        for operation in self._operations.values():
-            operation.steady = None
+            if side is self._server:
+                for operation in self._steady.values():
+                    operation.steady = None
+                self._steady.clear()
 
     # -- messages
 
@@ -398,6 +402,7 @@ class Observer:
                 # The next ones can take the straight way, unless they bring types along or more than was seen so far.
                 if not note and operation.gaps == side.gaps and _without_any(data.type):
                     operation.steady = operation.type
+                    self._steady[operation.ioid] = operation
                 return Update(operation, message, data, overrun, time, seen, note)
         return Observed(
             side.role, message.offset, time, message, pv, operation, data, seen, overrun, note, decoded
@@ -582,8 +587,9 @@ class Observer:
         operation.ended = True
         if operation.channel is not None:
             operation.channel.ioids.pop(operation.ioid, None)
-        if self._valued.get(operation.ioid) is operation:
-            del self._valued[operation.ioid]
+        for table in (self._valued, self._steady):
+            if table.get(operation.ioid) is operation:
+                del table[operation.ioid]
 
     def _end(self, operation: ObservedOperation) -> None:
         if operation.ended:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, final
 
 from .. import messages
@@ -10,19 +12,23 @@ from ..errors import LocalProtocolError, ProtocolError
 from ..limits import Limits
 from ..messages import Command, PvaMessage, Status, StatusType
 from .events import ChannelClosed, ChannelRequested, Credentials, OperationRequest, Received
-from .shared import Channel, Connection, ConnectionOperation, exceeded
+from .shared import (
+    ANSWERS,
+    Channel,
+    Connection,
+    ConnectionOperation,
+    check_type,
+    exceeded,
+    name_of,
+    next_number,
+)
 
 # Requests that fit operations of any command.
 _OF_ANY: Final = (Command.DESTROY_REQUEST, Command.CANCEL_REQUEST)
-_INIT_REPLIES: Final[dict[int, type[messages.InitReply]]] = {
-    Command.GET: messages.GetInitReply,
-    Command.PUT: messages.PutInitReply,
-    Command.PUT_GET: messages.PutGetInitReply,
-    Command.MONITOR: messages.MonitorInitReply,
-    Command.ARRAY: messages.ArrayInitReply,
-    Command.PROCESS: messages.ProcessInitReply,
-    Command.RPC: messages.RpcInitReply,
-}
+# Bits of the sub byte of MONITOR requests.
+_DESTROY: Final = 0x10
+_STOP: Final = 0x04
+_START: Final = 0x44
 
 
 @final
@@ -31,7 +37,7 @@ class ServerConnection(Connection):
 
     byteorder: in which it sends; requests are read in that of their own flag. methods: authentication methods that it
     offers, the preferred one last. It greets by itself: send `data_to_send()` at once, and after each `events()`;
-    echoes are answered there, too.
+    echoes are answered there, too, and so are requests that the client may not make now (with pvAccessCPP's words).
 
     Events: Credentials (answer with ConnectionValidated), ChannelRequested (with CreateChannelReply and a `new_sid()`),
     OperationRequest (with the reply of the message's kind), ChannelClosed, Received, ConnectionEnded.
@@ -55,23 +61,31 @@ class ServerConnection(Connection):
         self._channels: dict[int, Channel] = {}
         self._asked: dict[int, Channel] = {}
         self._last_sid = 0
+        self._validated = False
+        # Credentials that wait for a ConnectionValidated.
+        self._waiting = 0
         self._post(messages.SetByteOrder(byteorder=byteorder))
         self._post(messages.ConnectionValidationRequest(buffer_size=buffer_size, methods=self._methods))
 
     @property
-    def channels(self) -> dict[int, Channel]:
-        """The open channels, by sid; a copy."""
-        return dict(self._channels)
+    def validated(self) -> bool:
+        """The last ConnectionValidated said OK. Clients may, but should not, open channels before."""
+        return self._validated
+
+    @property
+    def channels(self) -> Mapping[int, Channel]:
+        """The open channels, by sid: what they are now, not a copy."""
+        return MappingProxyType(self._channels)
 
     def new_sid(self) -> int:
         """A number for a channel that is not in use."""
-        self._last_sid += 1
+        self._last_sid = next_number(self._last_sid, self._channels, {})
         return self._last_sid
 
     def may_send(self, ioid: int) -> bool:
-        """Whether a monitor may be sent an update: it is alive, and its window, where it has one, is open."""
+        """Whether a monitor may be sent an update: it is started, and its window, where it has one, is open."""
         operation = self._operations.get(ioid)
-        return operation is not None and operation.ready and operation.window != 0
+        return operation is not None and operation.started and operation.window != 0
 
     def send(self, message: PvaMessage, *, segment_size: int | None = None) -> list[Any]:
         """The buffers of a message, to be sent after data_to_send(). segment_size: cut it into segments of that size.
@@ -95,6 +109,10 @@ class ServerConnection(Connection):
             if message.status.ok and (message.sid in self._channels or message.sid == messages.NO_CHANNEL):
                 raise LocalProtocolError(f"the sid {message.sid} is in use, or none")
             return None
+        if isinstance(message, messages.ConnectionValidated):
+            if not self._waiting:
+                raise LocalProtocolError("ConnectionValidated before the client has told who it is")
+            return None
         if isinstance(message, messages.DestroyChannel):
             channel = self._channels.get(message.sid)
             if channel is None or channel.cid != message.cid:
@@ -104,20 +122,33 @@ class ServerConnection(Connection):
             return None
         operation = self._operations.get(message.ioid)
         if operation is None:
-            raise LocalProtocolError(f"{_name(message)} for ioid {message.ioid}, which is no operation")
+            raise LocalProtocolError(f"{name_of(message)} for ioid {message.ioid}, which is no operation")
         if operation.command != message.command:
             raise LocalProtocolError(
-                f"{_name(message)} for ioid {message.ioid}, which is a {Command(operation.command).name}"
+                f"{name_of(message)} for ioid {message.ioid}, which is a {Command(operation.command).name}"
             )
         if isinstance(message, messages.InitReply):
             if operation.ready:
                 raise LocalProtocolError(f"the INIT of ioid {message.ioid} was answered before")
-        elif not operation.ready and not isinstance(message, messages.GetFieldReply):
-            raise LocalProtocolError(f"{_name(message)} before the answer to the INIT of ioid {message.ioid}")
-        if isinstance(message, messages.MonitorUpdate) and operation.window == 0:
+            return operation
+        if isinstance(message, messages.GetFieldReply):
+            return operation
+        if not operation.ready:
             raise LocalProtocolError(
-                f"the window of the monitor {message.ioid} is closed: the client must acknowledge"
+                f"{name_of(message)} before the answer to the INIT of ioid {message.ioid}"
             )
+        if isinstance(message, messages.MonitorUpdate):
+            if not operation.started:
+                raise LocalProtocolError(f"the monitor {message.ioid} is not started")
+            if operation.window == 0:
+                raise LocalProtocolError(
+                    f"the window of the monitor {message.ioid} is closed: the client must acknowledge"
+                )
+        elif message.command != Command.MONITOR and type(message) is not operation.expects:
+            raise LocalProtocolError(f"{name_of(message)} for ioid {message.ioid}, which did not ask for it")
+        if not isinstance(message, messages.RpcReply):
+            put = isinstance(message, messages.PutGetGetPutReply)
+            check_type(message, operation.put_type if put else operation.type)
         return operation
 
     def _sent(self, message: PvaMessage, operation: ConnectionOperation | None) -> None:
@@ -127,22 +158,28 @@ class ServerConnection(Connection):
             if message.status.ok:
                 channel.sid = message.sid
                 self._channels[message.sid] = channel
+        elif isinstance(message, messages.ConnectionValidated):
+            self._waiting -= 1
+            self._validated = message.status.ok
         elif isinstance(message, messages.DestroyChannel):
             self._close(self._channels[message.sid])
         if operation is None:
             return
         if isinstance(message, messages.InitReply):
-            operation.ready = message.status.ok
             if message.status.ok:
                 messages.learn(operation, message)
+                operation.ready = True
+                operation.answered()
             else:
                 self._remove(operation)
         elif isinstance(message, messages.MonitorUpdate):
             if operation.window is not None:
                 operation.window -= 1
-        else:
-            operation.busy = False
-            if operation.destroyed or isinstance(message, messages.GetFieldReply | messages.MonitorFinal):
+        elif isinstance(message, messages.MonitorFinal):
+            self._remove(operation)
+        elif not isinstance(message, messages.MonitorError):
+            operation.answered()
+            if operation.destroyed or isinstance(message, messages.GetFieldReply):
                 self._remove(operation)
 
     def _close(self, channel: Channel) -> tuple[ConnectionOperation, ...]:
@@ -151,7 +188,7 @@ class ServerConnection(Connection):
             self._channels.pop(channel.sid, None)
         ended = tuple(channel.operations.values())
         for operation in ended:
-            self._remove(operation)
+            self._forget(operation)
         return ended
 
     # -- receiving
@@ -165,38 +202,43 @@ class ServerConnection(Connection):
         if isinstance(message, messages.Control):
             return []
         if isinstance(message, messages.ConnectionValidationResponse):
-            data = message.data if isinstance(message.data, value.Value) else None
-            user, host = (
-                str(data[name]) if data is not None and name in data and isinstance(data[name], str) else ""
-                for name in ("user", "host")
-            )
-            return [
-                Credentials(
-                    method=message.method,
-                    user=user,
-                    host=host,
-                    offered=message.method in self._methods,
-                    data=message.data,
-                )
-            ]
+            return [self._credentials(message)]
         if isinstance(message, messages.CreateChannel):
             return self._create(message)
         if isinstance(message, messages.DestroyChannel):
-            channel = self._channels.get(message.sid)
-            if channel is None:
-                return []
-            self._post(messages.DestroyChannel(sid=message.sid, cid=message.cid))
-            return [ChannelClosed(channel=channel, operations=self._close(channel), by_peer=True)]
+            return self._destroy(message)
         return [Received(message=message)]
+
+    def _credentials(self, message: messages.ConnectionValidationResponse) -> Credentials:
+        self._waiting += 1
+        data = message.data if isinstance(message.data, value.Value) else None
+        user, host = (
+            str(data[name]) if data is not None and name in data and isinstance(data[name], str) else ""
+            for name in ("user", "host")
+        )
+        offered = message.method in self._methods
+        return Credentials(method=message.method, user=user, host=host, offered=offered, data=message.data)
 
     def _create(self, message: messages.CreateChannel) -> list[Any]:
         found = []
         for cid, name in message.channels:
+            if cid in self._asked:
+                raise ProtocolError(f"the client asks for two channels with the cid {cid}")
             if len(self._channels) + len(self._asked) >= self._limits.channels:
                 raise exceeded("channels", "channels", self._limits)
             self._asked[cid] = Channel(cid, name)
             found.append(ChannelRequested(cid=cid, name=name))
         return found
+
+    def _destroy(self, message: messages.DestroyChannel) -> list[Any]:
+        channel = self._channels.get(message.sid)
+        if channel is None or channel.cid != message.cid:
+            # Clients of pvAccessCPP before 7.1.1 swap the two.
+            channel = self._channels.get(message.cid)
+            if channel is None or channel.cid != message.sid:
+                return []
+        self._post(messages.DestroyChannel(sid=message.sid, cid=message.cid))
+        return [ChannelClosed(channel=channel, operations=self._close(channel), by_peer=True)]
 
     def _request(self, message: messages.Request) -> list[Any]:
         operation = self._operations.get(message.ioid)
@@ -204,15 +246,32 @@ class ServerConnection(Connection):
             return self._begin(message, operation)
         if operation is None or message.command not in (operation.command, *_OF_ANY):
             return []  # of an operation that has ended meanwhile
-        if _ends(message):
+        if isinstance(message, messages.DestroyRequest):
             self._remove(operation)
-        elif isinstance(message, messages.MonitorAck):
-            if operation.window is not None:
-                operation.window = min(operation.window + message.nfree, 0xFFFFFFFF)
-        elif isinstance(message, messages.SubRequest) and message.command != Command.MONITOR:
-            operation.busy = True
-            operation.destroyed = operation.destroyed or message.destroy
+        elif isinstance(message, messages.CancelRequest):
+            if operation.ready:
+                operation.answered()
+            operation.started = operation.destroyed = False
+        elif isinstance(message, messages.SubRequest):
+            if message.command == Command.MONITOR:
+                self._steer(operation, message)
+            elif operation.busy or not operation.ready:
+                self._refuse(message, "other request pending")
+                return []
+            else:
+                operation.ask(message)
         return [OperationRequest(operation=operation, message=message)]
+
+    def _steer(self, operation: ConnectionOperation, message: messages.SubRequest) -> None:
+        """A request of a monitor; one message may ask for several things, as pvxs takes it."""
+        if not operation.ready and not message.destroy:
+            raise ProtocolError(f"{name_of(message)} for ioid {message.ioid} before its INIT was answered")
+        if isinstance(message, messages.MonitorAck) and operation.window is not None:
+            operation.window = min(operation.window + message.nfree, 0xFFFFFFFF)
+        if message.sub & _DESTROY:
+            self._remove(operation)
+        elif message.sub & _STOP:
+            operation.started = message.sub & _START == _START
 
     def _begin(
         self, message: messages.InitRequest | messages.GetField, known: ConnectionOperation | None
@@ -222,30 +281,25 @@ class ServerConnection(Connection):
             raise ProtocolError(f"the client uses the ioid {message.ioid} twice")
         channel = self._channels.get(message.sid)
         if channel is None:
-            # It may have been closed while the request was on its way: pvAccessCPP's words.
-            self._refuse(message, Status(StatusType.ERROR, "bad channel id"))
+            # It may have been closed while the request was on its way.
+            self._refuse(message, "bad channel id")
             return []
         if len(self._operations) >= self._limits.operations:
             raise exceeded("operations", "operations", self._limits)
         request = message.request if isinstance(message, messages.InitRequest) else None
         operation = ConnectionOperation(message.command, message.ioid, channel, request)
-        operation.busy = True
+        operation.ask(message)
+        operation.destroyed = False
         if isinstance(message, messages.MonitorInit) and message.nfree is not None:
-            operation.window = message.nfree
+            operation.window = operation.queue = message.nfree
             operation.pipelined = True
         self._add(operation)
         return [OperationRequest(operation=operation, message=message)]
 
-    def _refuse(self, message: messages.InitRequest | messages.GetField, status: Status) -> None:
-        if isinstance(message, messages.GetField):
-            self._post(messages.GetFieldReply(ioid=message.ioid, status=status))
-        else:
-            self._post(_INIT_REPLIES[message.command](ioid=message.ioid, status=status))
-
-
-def _ends(message: messages.Request) -> bool:
-    return isinstance(message, messages.DestroyRequest | messages.MonitorDestroy)
-
-
-def _name(message: PvaMessage) -> str:
-    return type(message).__name__
+    def _refuse(self, message: messages.Request, text: str) -> None:
+        """Answer with an error, in pvAccessCPP's words."""
+        more: dict[str, Any] = {}
+        if isinstance(message, messages.SubRequest) and not isinstance(message, messages.InitRequest):
+            more = {"bits": message.bits, "destroy": message.destroy}
+        answer: Any = ANSWERS[type(message)]
+        self._post(answer(ioid=message.ioid, status=Status(StatusType.ERROR, text), **more))

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from .. import messages
-from .._backend import codec, framing
-from ..errors import LimitExceeded, LocalProtocolError, ProtocolError
+from .._backend import codec, framing, value
+from ..errors import DecodeError, LimitExceeded, LocalProtocolError, ProtocolError
 from ..limits import Limits
+from ..messages.core import FieldDesc
 from .events import ConnectionEnded, Event, Update
 
-_NO_LIMITS = Limits()
+_DEFAULT_LIMITS: Final = Limits()
+# Operations that have ended are kept for messages on their way: those may define type ids that later ones use.
+_FORGOTTEN: Final = 1024
+# The class of the answer, by the class of the request.
+ANSWERS: Final[Mapping[type, type[messages.Reply]]] = {
+    getattr(messages, name): getattr(messages, f"{name}Reply")
+    for name in messages.__all__
+    if f"{name}Reply" in messages.__all__ and issubclass(getattr(messages, name), messages.Request)
+}
 
 
 class Channel:
     """A channel of a connection. sid: None until the server has opened it."""
 
-    __slots__ = ("cid", "name", "operations", "sid")
+    __slots__ = ("cid", "closing", "name", "operations", "sid")
 
     def __init__(self, cid: int, name: str) -> None:
         self.cid = cid
         self.name = name
         self.sid: int | None = None
+        # Client: DestroyChannel was sent, the server has not confirmed it yet.
+        self.closing = False
         # Those alive, by ioid.
         self.operations: dict[int, ConnectionOperation] = {}
 
@@ -35,21 +47,31 @@ class Channel:
 class ConnectionOperation(messages.Operation):
     """An operation of a connection.
 
-    channel: its channel. ready: its INIT was answered well. busy: a request of it waits for its answer. window: of a
-    pipelined monitor, how many updates may still be sent before the client acknowledges some; None for others.
+    channel: its channel. ready: its INIT was answered well. busy: a request of it waits for its answer. started: of a
+    monitor, updates may flow. window: of a pipelined monitor, how many updates may still be sent before the client
+    acknowledges some; None for others. queue: client: what the window was at first.
     """
 
-    __slots__ = ("busy", "cancelled", "channel", "destroyed", "ready", "window")
+    __slots__ = (
+        "ack_at", "busy", "cancelled", "channel", "destroyed", "expects", "handed", "queue", "ready", "started", "window"
+    )  # fmt: skip
 
     def __init__(self, command: int, ioid: int, channel: Channel, request: messages.AnyBody = None) -> None:
         super().__init__(command, ioid, sid=channel.sid or 0, pv=channel.name, request=request)
         self.channel = channel
         self.ready = False
         self.busy = False
+        # The class of the answer that is due.
+        self.expects: type[messages.Reply] | None = None
         self.cancelled = False
+        self.started = False
         # The next answer is the last: the operation was to be destroyed after it.
         self.destroyed = False
         self.window: int | None = None
+        self.queue = 0
+        # Client, acknowledging by itself: how many updates were handed out since the last time, and when it is time.
+        self.handed = 0
+        self.ack_at = 0
         # No one asks which fields were ever seen.
         self.seen = None
 
@@ -58,6 +80,17 @@ class ConnectionOperation(messages.Operation):
         """The client's number of the channel."""
         return self.channel.cid
 
+    def ask(self, message: messages.Request) -> None:
+        """A request that will be answered is under way."""
+        self.busy = True
+        self.expects = ANSWERS[type(message)]
+        self.destroyed = isinstance(message, messages.SubRequest) and message.destroy
+
+    def answered(self) -> None:
+        """Nothing is under way."""
+        self.busy = False
+        self.expects = None
+
 
 class Connection(ABC):
     """The stream of one end: bytes in, events out, buffers to send. For one thread at a time."""
@@ -65,7 +98,7 @@ class Connection(ABC):
     _is_server = False
 
     def __init__(self, limits: Limits | None) -> None:
-        self._limits = limits = _NO_LIMITS if limits is None else limits
+        self._limits = limits = _DEFAULT_LIMITS if limits is None else limits
         self._framer = framing.Framer(limits=limits, from_server=not self._is_server)
         self._in = codec.Codec(limits=limits)
         self._out = codec.Codec(limits=limits)
@@ -75,10 +108,14 @@ class Connection(ABC):
         self._at = 0
         self._ready: deque[Event | Update] = deque()
         self._time: Any = None
+        # What is wrong behind the events that are ready; what is called with each event that is handed out.
+        self._error: ProtocolError | None = None
+        self._handed: Callable[[Any], None] | None = None
         self._eof = False
         self._failed = False
         self._ended = False
         self._operations: dict[int, ConnectionOperation] = {}
+        self._forgotten: dict[int, ConnectionOperation] = {}
 
     @property
     def byteorder(self) -> str:
@@ -91,9 +128,9 @@ class Connection(ABC):
         return self._failed or self._ended
 
     @property
-    def operations(self) -> dict[int, ConnectionOperation]:
-        """The operations that are alive, by ioid; a copy."""
-        return dict(self._operations)
+    def operations(self) -> Mapping[int, ConnectionOperation]:
+        """The operations that are alive, by ioid: what they are now, not a copy."""
+        return MappingProxyType(self._operations)
 
     def receive_data(self, data: Any, time: Any = None) -> None:
         """The next bytes of the stream. `bytes` are kept (arrays are views of them), anything else is copied.
@@ -128,15 +165,21 @@ class Connection(ABC):
     def events(self) -> Iterator[Any]:
         """What has come, in its order. The iterator can be dropped and a new one taken at any time.
 
-        DecodeError or ProtocolError, once, for a peer that breaks the rules; the connection is closed then, and
-        further use of it is a LocalProtocolError.
+        DecodeError (its offset counts from the start of the stream) or ProtocolError, once, for a peer that breaks the
+        rules; the connection is closed then, and further use of it is a LocalProtocolError.
         """
         self._usable()
         ready = self._ready
+        handed = self._handed
         while True:
             while ready:
-                yield ready.popleft()
+                event = ready.popleft()
+                if handed is not None:
+                    handed(event)
+                yield event
             try:
+                if self._error is not None:
+                    raise self._error
                 if self._at < len(self._batch):
                     self._step()
                     continue
@@ -161,12 +204,13 @@ class Connection(ABC):
             message = messages.decode(
                 frame, codec=self._in, operations=self._known, from_server=not self._is_server
             )
-        except LocalProtocolError as error:
-            raise ProtocolError(str(error)) from error
+        except DecodeError as error:
+            error.offset += frame.offset + 8
+            raise
         self._ready.extend(self._handle(message, frame))
 
     def _known(self, ioid: int) -> messages.Operation | None:
-        return self._operations.get(ioid)
+        return self._operations.get(ioid) or self._forgotten.get(ioid)
 
     @abstractmethod
     def _handle(self, message: messages.PvaMessage, frame: framing.Message) -> list[Any]:
@@ -198,10 +242,41 @@ class Connection(ABC):
         self._operations[operation.ioid] = operation
         operation.channel.operations[operation.ioid] = operation
 
+    def _forget(self, operation: ConnectionOperation) -> None:
+        """An operation has ended at the wish of this end: what is on its way for it is still to be decoded."""
+        self._remove(operation)
+        self._forgotten.pop(operation.ioid, None)
+        self._forgotten[operation.ioid] = operation
+        if len(self._forgotten) > _FORGOTTEN:
+            del self._forgotten[next(iter(self._forgotten))]
+
     def _remove(self, operation: ConnectionOperation) -> None:
         self._operations.pop(operation.ioid, None)
         operation.channel.operations.pop(operation.ioid, None)
         operation.steady = None
+
+
+def name_of(message: messages.PvaMessage) -> str:
+    """What a message is called in error texts."""
+    return type(message).__name__
+
+
+def check_type(message: messages.PvaMessage, type: FieldDesc | None) -> None:
+    """LocalProtocolError for data of a message that is not of the type that the operation has."""
+    data = getattr(message, "value", None)
+    if isinstance(data, value.Value | value.AnyValue) and type is not None and data.type != type:
+        raise LocalProtocolError(
+            f"{name_of(message)} with a {data.type.format('short')}; that of the operation is another type, "
+            f"{type.format('short')}"
+        )
+
+
+def next_number(last: int, used: Mapping[int, object], more: Mapping[int, object]) -> int:
+    """The next number that is not in use: 1 to 2**32 - 2."""
+    while True:
+        last = last % 0xFFFFFFFE + 1
+        if last not in used and last not in more:
+            return last
 
 
 def exceeded(what: str, limit: str, limits: Limits) -> LimitExceeded:
