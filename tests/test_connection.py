@@ -1,4 +1,4 @@
-"""ClientConnection against ServerConnection in memory, and against what recorded peers sent."""
+"""ClientConnection against ServerConnection in memory."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from pvafast import (
 from pvafast import connection as c
 from pvafast._backend import framing
 from pvafast.messages import Status, StatusType
+from pvafast.request import parse
 
 NT = FieldDesc.structure("epics:nt/NTScalar:1.0", {"value": "double", "timeStamp": time_t})
 REQUEST = Value({"field": {}})
@@ -430,6 +431,307 @@ def test_in_place() -> None:
     first = array.__array_interface__["data"][0]
     assert any(start <= first + 390_000 < stop for start, stop in places)
     assert not array.flags.writeable
+
+
+def monitored(pair: Pair, nfree: int | None = None, request: Value = REQUEST, type: FieldDesc = NT) -> int:
+    """A monitor with the ioid 5 that is started; its sid."""
+    sid, _ = pair.open()
+    pair.from_client(messages.MonitorInit(sid=sid, ioid=5, request=request, nfree=nfree))
+    pair.from_server(messages.MonitorInitReply(ioid=5, type=type))
+    pair.from_client(messages.MonitorStart(sid=sid, ioid=5))
+    return sid
+
+
+def update(x: float) -> Any:
+    return messages.MonitorUpdate(ioid=5, value=Value(NT, {"value": x}))
+
+
+def test_updates_wait_for_the_start() -> None:
+    pair = Pair()
+    sid, _ = pair.open()
+    pair.from_client(messages.MonitorInit(sid=sid, ioid=5, request=REQUEST))
+    pair.from_server(messages.MonitorInitReply(ioid=5, type=NT))
+    with pytest.raises(LocalProtocolError, match="the monitor 5 is not started"):
+        pair.server.send(update(1.0))
+    pair.from_client(messages.MonitorStart(sid=sid, ioid=5))
+    assert pair.server.may_send(5)
+    pair.from_server(update(1.0))
+    pair.from_client(messages.MonitorStop(sid=sid, ioid=5))
+    assert not pair.server.may_send(5)
+    pair.from_client(messages.MonitorStart(sid=sid, ioid=5))
+    pair.from_client(messages.MonitorDestroy(sid=sid, ioid=5))
+    assert not pair.server.may_send(5)
+    assert pair.client.operations == pair.server.operations == {}
+
+
+def test_acknowledging_too_much() -> None:
+    pair = Pair()
+    sid = monitored(pair, nfree=3)
+    pair.from_server(update(1.0))
+    with pytest.raises(LocalProtocolError, match="2 updates of ioid 5 acknowledged, 1 received"):
+        pair.client.send(messages.MonitorAck(sid=sid, ioid=5, nfree=2))
+    pair.from_client(messages.MonitorAck(sid=sid, ioid=5, nfree=1))
+    assert pair.client.operations[5].window == pair.server.operations[5].window == 3
+
+
+@pytest.mark.parametrize(("options", "at"), [("", 2), (",ackAny=1", 1), (",ackAny=75%", 3)])
+def test_acknowledging_by_itself(options: str, at: int) -> None:
+    pair = Pair()
+    pair.client = c.ClientConnection(auto_ack=True)
+    monitored(pair, nfree=4, request=parse(f"record[pipeline=true,queueSize=4{options}]"))
+    for i in range(1, 13):
+        pair.carry(pair.server.send(update(i)), pair.client)
+        acknowledged = pair.client.data_to_send()
+        assert bool(acknowledged) == (i % at == 0)
+        pair.carry(acknowledged, pair.server)
+    assert [event.message.nfree for event in pair.asked[-1:]] == [at]
+
+
+def test_many_updates_at_once_are_counted() -> None:
+    """Those within the window are told, then the connection fails."""
+    pair = Pair()
+    monitored(pair, nfree=2)
+    raw = b"".join(pair.server.send(update(1.0)))
+    pair.client.receive_data(raw * 2)
+    assert [event.value["value"] for event in pair.client.events()] == [1.0, 1.0]
+    pair = Pair()
+    sid = monitored(pair, nfree=5)
+    pair.from_server(update(0.0))  # from here on they go the straight way
+    pair.client.receive_data(raw * 6)
+    events = pair.client.events()
+    assert [next(events).value["value"] for _ in range(4)] == [1.0] * 4
+    with pytest.raises(ProtocolError, match="more updates of ioid 5"):
+        next(events)
+    with pytest.raises(LocalProtocolError):
+        pair.client.send(messages.MonitorStop(sid=sid, ioid=5))
+
+
+def test_one_request_at_a_time() -> None:
+    pair = Pair()
+    sid = started(pair, messages.GetInit, messages.GetInitReply, type=NT)
+    raw = b"".join(pair.client.send(messages.Get(sid=sid, ioid=5)))
+    pair.carry([raw + raw], pair.server)
+    assert sum(isinstance(event, c.OperationRequest) for event in pair.asked) == 2  # INIT and the first
+    pair.settle()
+    assert pair.told[-1].message.status == Status(StatusType.ERROR, "other request pending")
+    pair.server.send(messages.GetReply(ioid=5, value=Value(NT)))
+    with pytest.raises(LocalProtocolError, match="did not ask for it"):
+        pair.server.send(messages.GetReply(ioid=5, value=Value(NT)))
+
+
+def test_answers_fit_requests_and_types() -> None:
+    pair = Pair()
+    sid = started(pair, messages.PutInit, messages.PutInitReply, type=NT)
+    with pytest.raises(LocalProtocolError, match="that of the operation is another type"):
+        pair.client.send(messages.Put(sid=sid, ioid=5, value=Value(time_t, {"userTag": 1})))
+    pair.from_client(messages.PutGetBack(sid=sid, ioid=5))
+    with pytest.raises(LocalProtocolError, match="did not ask for it"):
+        pair.server.send(messages.PutReply(ioid=5))
+    with pytest.raises(LocalProtocolError, match="that of the operation is another type"):
+        pair.server.send(messages.PutGetBackReply(ioid=5, value=Value(time_t)))
+    with pytest.raises(ProtocolError, match="which asked for something else"):
+        pair.carry(messages.encode(messages.PutReply(ioid=5), codec=Codec()), pair.client)
+
+
+def test_a_late_answer_is_no_answer() -> None:
+    """The answer to a cancelled request is not told, and does not pass for that to the next one."""
+    pair = Pair()
+    sid = started(pair, messages.GetInit, messages.GetInitReply, type=NT)
+    told = len(pair.told)
+    ask, cancel = (
+        b"".join(pair.client.send(message))
+        for message in (messages.Get(sid=sid, ioid=5), messages.CancelRequest(sid=sid, ioid=5))
+    )
+    pair.carry([ask], pair.server)
+    pair.from_server(messages.GetReply(ioid=5, value=Value(NT, {"value": 1.0})))
+    assert pair.told[told:] == []
+    with pytest.raises(LocalProtocolError, match="before its Cancelled has come"):
+        pair.client.send(messages.Get(sid=sid, ioid=5))
+    pair.carry([cancel], pair.server)
+    pair.settle()
+    assert pair.told[told:] == [c.Cancelled(operation=pair.client.operations[5])]
+    pair.from_client(messages.Get(sid=sid, ioid=5))
+    pair.from_server(messages.GetReply(ioid=5, value=Value(NT, {"value": 2.0})))
+    assert pair.told[-1].message.value["value"] == 2.0
+
+
+def test_a_channel_that_is_closing() -> None:
+    pair = Pair()
+    sid = started(pair, messages.GetInit, messages.GetInitReply, type=NT)
+    (cid,) = pair.client.channels
+    operation = pair.client.operations[5]
+    raw = pair.client.send(messages.DestroyChannel(sid=sid, cid=cid))
+    assert pair.client.operations == {}
+    for message in (
+        messages.GetInit(sid=sid, ioid=6, request=REQUEST),
+        messages.DestroyChannel(sid=sid, cid=cid),
+        messages.CreateChannel(channels=((cid, "x"),)),
+    ):
+        with pytest.raises(LocalProtocolError):
+            pair.client.send(message)
+    pair.carry(raw, pair.server)
+    assert pair.asked[-1].operations[0].ioid == operation.ioid
+    pair.settle()
+    assert isinstance(pair.told[-1], c.ChannelClosed)
+    assert not pair.told[-1].by_peer
+    pair.client.send(messages.CreateChannel(channels=((cid, "x"),)))
+
+
+def test_numbers_in_the_wrong_order() -> None:
+    """Clients of pvAccessCPP before 7.1.1 swap sid and cid."""
+    server = c.ServerConnection()
+    server.receive_data(
+        b"".join(
+            messages.encode(messages.CreateChannel(channels=((70, "x"),)), codec=Codec(), from_server=False)
+        )
+    )
+    assert list(server.events()) == [c.ChannelRequested(cid=70, name="x")]
+    server.send(messages.CreateChannelReply(cid=70, sid=3))
+    swapped = messages.encode(messages.DestroyChannel(sid=70, cid=3), codec=Codec(), from_server=False)
+    server.receive_data(b"".join(swapped))
+    (closed,) = server.events()
+    assert closed.channel.name == "x"
+
+
+def test_several_replies_in_one_message() -> None:
+    """Each update is laid over the one before, within the message, too."""
+    pair = Pair()
+    monitored(pair)
+    replies = tuple(
+        messages.MonitorUpdate(ioid=5, value=Value(NT, fields))
+        for fields in ({"value": 1.0}, {"timeStamp.userTag": 4}, {"value": 2.0})
+    )
+    pair.carry(messages.encode(messages.MultipleData(replies=replies), codec=Codec()), pair.client)
+    found = [(event.value["value"], event.value["timeStamp.userTag"]) for event in pair.told[-3:]]
+    assert found == [(1.0, 0), (1.0, 4), (2.0, 4)]
+    pair.from_server(messages.MonitorUpdate(ioid=5, value=Value(NT, {"timeStamp.nanoseconds": 9})))
+    assert pair.told[-1].value["value"] == 2.0
+
+
+def test_echoes_are_not_cut() -> None:
+    pair = Pair()
+    pair.open()
+    assert pair.client.send(messages.Echo(payload=b"x" * 20), segment_size=4) == [
+        b"\xca\x02\x00\x02\x14\0\0\0" + b"x" * 20
+    ]
+
+
+def test_where_an_error_lies() -> None:
+    """Its offset counts from the start of the stream."""
+    client, server = c.ClientConnection(), c.ServerConnection()
+    greeting = b"".join(server.data_to_send())
+    client.receive_data(greeting + b"\xca\x02\x40\x09\x03\0\0\0\x02\x05a")
+    events = client.events()
+    next(events)
+    with pytest.raises(DecodeError) as caught:
+        next(events)
+    # Behind the status type and the length of the text.
+    assert (caught.value.path, caught.value.offset) == ("status.message", len(greeting) + 8 + 2)
+
+
+def test_numbers_in_use_are_left_out() -> None:
+    pair = Pair()
+    sid, cid = pair.open()
+    pair.from_client(messages.GetInit(sid=sid, ioid=1, request=REQUEST))
+    pair.from_client(messages.GetInit(sid=sid, ioid=2, request=REQUEST))
+    pair.from_client(messages.DestroyRequest(sid=sid, ioid=2))
+    assert pair.client.new_ioid() == 3
+    assert pair.client.new_cid() != cid
+    pair.client._last_ioid = 0xFFFFFFFE
+    assert pair.client.new_ioid() == 3
+
+
+@pytest.mark.parametrize(
+    ("broken", "text"),
+    [
+        ([messages.ConnectionValidated()], "validates before it asks"),
+        ([messages.ConnectionValidationRequest()] * 2, "asks twice"),
+    ],
+    ids=["order", "twice"],
+)
+def test_a_server_that_greets_wrongly(broken: list[Any], text: str) -> None:
+    client = c.ClientConnection()
+    client.receive_data(b"".join(b"".join(messages.encode(m, codec=Codec())) for m in broken))
+    with pytest.raises(ProtocolError, match=text):
+        list(client.events())
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (messages.GetInitReply(ioid=5), "without a type"),
+        (messages.GetReply(ioid=5, value=Value(NT)), "before its INIT was answered"),
+        (messages.CreateChannelReply(cid=2, sid=1), "two channels with the sid 1"),
+    ],
+    ids=["type", "order", "sid"],
+)
+def test_a_server_that_answers_wrongly(reply: Any, text: str) -> None:
+    pair = Pair()
+    sid, _ = pair.open()
+    pair.client.send(messages.GetInit(sid=sid, ioid=5, request=REQUEST))
+    pair.client.send(messages.CreateChannel(channels=((2, "y"),)))
+    with pytest.raises(ProtocolError, match=text):
+        pair.carry(messages.encode(reply, codec=Codec()), pair.client)
+
+
+def test_an_init_refused_with_another_sub_byte() -> None:
+    """pvAccessCPP: a MONITOR error has the sub byte 44."""
+    pair = Pair()
+    sid, _ = pair.open()
+    pair.client.send(messages.MonitorInit(sid=sid, ioid=5, request=REQUEST))
+    refused = messages.MonitorError(ioid=5, status=Status(StatusType.ERROR, "bad request id"))
+    pair.carry(messages.encode(refused, codec=Codec()), pair.client)
+    assert pair.told[-1].message == refused
+    assert pair.client.operations == {}
+
+
+@pytest.mark.parametrize(
+    ("broken", "text"),
+    [
+        (lambda sid: [messages.CreateChannel(channels=((9, "a"), (9, "b")))], "two channels with the cid 9"),
+        (lambda sid: [messages.GetInit(sid=sid, ioid=5, request=REQUEST)] * 2, "the ioid 5 twice"),
+        (
+            lambda sid: [
+                messages.MonitorInit(sid=sid, ioid=5, request=REQUEST),
+                messages.MonitorStart(sid=sid, ioid=5),
+            ],
+            "before its INIT was answered",
+        ),
+    ],
+    ids=["cid", "ioid", "order"],
+)
+def test_a_client_that_asks_wrongly(broken: Callable[[int], list[Any]], text: str) -> None:
+    pair = Pair()
+    sid, _ = pair.open()
+    raw = [b"".join(messages.encode(m, codec=Codec(), from_server=False)) for m in broken(sid)]
+    with pytest.raises(ProtocolError, match=text):
+        pair.carry(raw, pair.server)
+
+
+def test_requests_of_a_channel_that_was_closed_define_types() -> None:
+    """They were on their way when the server closed the channel: what they define is known afterwards (WIRE 6.2)."""
+    fd = FieldDesc.of({"value": "any"})
+    held = AnyValue(FieldDesc.structure("held", a="int32"), {"a": 1})
+    pair = Pair()
+    sid, cid = pair.open()
+    other, _ = pair.open("y")
+    for at, ioid in ((sid, 5), (other, 6)):
+        pair.from_client(messages.PutInit(sid=at, ioid=ioid, request=REQUEST))
+        pair.from_server(messages.PutInitReply(ioid=ioid, type=fd))
+    pair.server.send(messages.DestroyChannel(sid=sid, cid=cid))
+    told, numbering = len(pair.asked), Codec(ids="pvaccess")
+    for at, ioid in ((sid, 5), (other, 6)):
+        put = messages.Put(sid=at, ioid=ioid, value=Value(fd, {"value": held}))
+        pair.carry(messages.encode(put, codec=numbering), pair.server)
+    (event,) = pair.asked[told:]
+    assert event.message.value["value"] == held
+
+
+def test_who_the_client_is_comes_first() -> None:
+    server = c.ServerConnection()
+    with pytest.raises(LocalProtocolError, match="before the client has told who it is"):
+        server.send(messages.ConnectionValidated())
+    assert not server.validated
 
 
 def test_mutated_streams_raise_only_what_is_documented() -> None:
