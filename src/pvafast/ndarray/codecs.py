@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from math import prod
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -39,18 +40,25 @@ def library(codec: str) -> Any:
         raise FrameError(f"codec {codec!r} needs imagecodecs: pip install 'pvafast[codecs]'") from error
 
 
+def check(codec: str, data: Bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise FrameError if `data` cannot be what it says, as far as its head and its length tell. Makes nothing, reads a few bytes."""
+    if codec not in DECODERS:
+        raise FrameError(f"unknown codec {shown(codec)}: {', '.join(DECODERS)} are known")
+    size = prod(shape) * dtype.itemsize
+    if size:
+        CHECKS[codec](data, size, shape, dtype)
+
+
 def decompress(codec: str, data: Bytes, out: np.ndarray[Any, np.dtype[Any]]) -> None:
     """Decompress `data` into `out`, a C-contiguous array of the shape and dtype of the frame.
 
     The bytes come as they were compressed: their order is the caller's affair. Raises FrameError; `out` may then hold anything.
     """
-    decoder = DECODERS.get(codec)
-    if decoder is None:
-        raise FrameError(f"unknown codec {shown(codec)}: {', '.join(DECODERS)} are known")
+    check(codec, data, out.shape, out.dtype)
     if not out.nbytes:
         return
     try:
-        decoder(data, out)
+        DECODERS[codec](data, out)
     except FrameError:
         raise
     except ImportError as error:
@@ -93,14 +101,53 @@ def _big(data: Bytes, pos: int, size: int) -> int:
     return int.from_bytes(data[pos : pos + size].tobytes(), "big")
 
 
+def _little(data: Bytes, pos: int, size: int) -> int:
+    return int.from_bytes(data[pos : pos + size].tobytes(), "little")
+
+
 def _whole(codec: str, got: Any, out: Bytes) -> None:
-    if len(got) != len(out):
-        raise FrameError(f"{codec}: {len(got)} bytes where the dimensions need {len(out)}")
+    _same(codec, len(got), len(out))
 
 
-def _plausible(codec: str, data: Bytes, out: Bytes, ratio: int) -> None:
-    if len(data) * ratio < len(out):
-        raise FrameError(f"{codec}: {len(data)} bytes cannot hold the {len(out)} that the dimensions need")
+def _same(codec: str, found: int, size: int) -> None:
+    if found != size:
+        raise FrameError(f"{codec}: {found} bytes where the dimensions need {size}")
+
+
+# --- checking: what the first bytes, and their number, tell ---------------------------------------------------------
+
+Check: TypeAlias = "Callable[[Bytes, int, tuple[int, ...], np.dtype[Any]], None]"
+
+
+def _ratio(codec: str, most: int) -> Check:
+    def check(data: Bytes, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if len(data) * most < size:
+            raise FrameError(f"{codec}: {len(data)} bytes cannot hold the {size} that the dimensions need")
+
+    return check
+
+
+def _check_blosc(data: Bytes, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    _left("blosc", data, 0, 16)
+    if data[0] not in (1, 2):
+        raise FrameError(f"blosc: format {data[0]} is not of Blosc 1")
+    _same("blosc", _little(data, 4, 4), size)
+    _left("blosc", data, 0, _little(data, 12, 4))
+
+
+def _check_lz4hdf5(data: Bytes, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    _left("lz4hdf5", data, 0, 12)
+    _same("lz4hdf5", _big(data, 0, 8), size)
+    block = _big(data, 8, 4)
+    if block < min(_H5_BLOCK_LEAST, size):
+        raise FrameError(f"lz4hdf5: blocks of {block} bytes")
+    _ratio("lz4hdf5", _LZ4_RATIO)(data, size, shape, dtype)
+
+
+def _check_jpeg(data: Bytes, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if dtype.itemsize != 1:
+        raise FrameError(f"jpeg: 8-bit elements expected, {dtype} found")
+    _jpeg_axes(data, shape)
 
 
 # --- decompressing ------------------------------------------------------------------------------------------------
@@ -108,7 +155,6 @@ def _plausible(codec: str, data: Bytes, out: Bytes, ratio: int) -> None:
 
 def _from_zlib(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
     out = flat(array)
-    _plausible("zlib", data, out, _DEFLATE_RATIO)
     try:
         direct = library("zlib").zlib_decode
     except FrameError:
@@ -124,14 +170,7 @@ def _from_zlib(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
 
 def _from_blosc(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
     out = flat(array)
-    _left("blosc", data, 0, 16)
-    size, packed = (int.from_bytes(data[at : at + 4].tobytes(), "little") for at in (4, 12))
-    if data[0] not in (1, 2):
-        raise FrameError(f"blosc: format {data[0]} is not of Blosc 1")
-    if size != len(out):
-        raise FrameError(f"blosc: {size} bytes where the dimensions need {len(out)}")
-    _left("blosc", data, 0, packed)
-    _whole("blosc", library("blosc").blosc_decode(data[:packed], out=out), out)
+    _whole("blosc", library("blosc").blosc_decode(data[: _little(data, 12, 4)], out=out), out)
 
 
 def _from_lz4(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
@@ -139,21 +178,16 @@ def _from_lz4(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
     # Chunks passed on from HDF5 files keep the header of its filter. No LZ4 block begins with a byte 0: that would be a
     # match before there is anything to match.
     if len(data) >= 12 and _big(data, 0, 8) == len(out):
+        check("lz4hdf5", data, array.shape, array.dtype)
         _from_lz4hdf5(data, array)
         return
-    _plausible("lz4", data, out, _LZ4_RATIO)
     _whole("lz4", library("lz4").lz4_decode(data, header=False, out=out), out)
 
 
 def _from_lz4hdf5(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
     out = flat(array)
     codec = "lz4hdf5"
-    _left(codec, data, 0, 12)
-    total, block = _big(data, 0, 8), _big(data, 8, 4)
-    if total != len(out):
-        raise FrameError(f"{codec}: {total} bytes where the dimensions need {len(out)}")
-    if block < min(_H5_BLOCK_LEAST, total):
-        raise FrameError(f"{codec}: blocks of {block} bytes")
+    total, block = len(out), _big(data, 8, 4)
     decode = library(codec).lz4_decode
     pos, at = 12, 0
     while at < total:
@@ -179,7 +213,6 @@ def _block(itemsize: int) -> int:
 def _from_bslz4(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
     out = flat(array)
     codec, itemsize = "bslz4", array.dtype.itemsize
-    _plausible(codec, data, out, _LZ4_RATIO)
     imagecodecs = library(codec)
     decode, unshuffle = imagecodecs.lz4_decode, imagecodecs.bitshuffle_decode
     block, pos = _block(itemsize), 0
@@ -235,12 +268,9 @@ def jpeg_shape(data: Bytes) -> tuple[int, int, int]:
         pos += 2 + _big(data, pos + 2, 2)
 
 
-def _from_jpeg(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
-    if array.dtype.itemsize != 1:
-        raise FrameError(f"jpeg: 8-bit elements expected, {array.dtype} found")
+def _jpeg_axes(data: Bytes, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Which axes of the array are height, width and colour of the file. Raises FrameError if the sizes differ."""
     height, width, components = jpeg_shape(data)
-    if components not in (1, 3):
-        raise FrameError(f"jpeg: {components} components")
     # The pixels of RGB2 and RGB3 are interleaved in the file; the dimensions stay what they were.
     where = {
         (height, width): (0, 1),
@@ -248,12 +278,14 @@ def _from_jpeg(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
         (height, 3, width): (0, 2, 1),
         (3, height, width): (1, 2, 0),
     }
-    order = where.get(array.shape)
-    if order is None or len(order) != (2 if components == 1 else 3):
-        raise FrameError(
-            f"jpeg: {width} × {height} × {components} where the dimensions are {array.shape[::-1]}"
-        )
-    target = array.view(np.uint8).transpose(order)
+    order = where.get(shape)
+    if order is None or len(order) != {1: 2, 3: 3}.get(components):
+        raise FrameError(f"jpeg: {width} × {height} × {components} where the dimensions are {shape[::-1]}")
+    return order
+
+
+def _from_jpeg(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
+    target = array.view(np.uint8).transpose(_jpeg_axes(data, array.shape))
     decode = library("jpeg").jpeg8_decode
     if target.flags.c_contiguous:
         decode(data, out=target)
@@ -261,6 +293,14 @@ def _from_jpeg(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
         target[...] = decode(data)
 
 
+CHECKS: Final[dict[str, Check]] = {
+    "jpeg": _check_jpeg,
+    "zlib": _ratio("zlib", _DEFLATE_RATIO),
+    "blosc": _check_blosc,
+    "lz4": _ratio("lz4", _LZ4_RATIO),
+    "lz4hdf5": _check_lz4hdf5,
+    "bslz4": _ratio("bslz4", _LZ4_RATIO),
+}
 Decoder: TypeAlias = "Callable[[Bytes, np.ndarray[Any, np.dtype[Any]]], None]"
 DECODERS: Final[dict[str, Decoder]] = {
     "jpeg": _from_jpeg,

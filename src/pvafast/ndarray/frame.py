@@ -13,7 +13,7 @@ from .. import _backend
 from ..errors import FrameError, NormativeError
 from ..limits import Limits
 from ..normative import READERS, Attribute, Meta
-from ..normative.meta import fetch, number, stamp_ns, stamp_s, text
+from ..normative.meta import fetch, stamp_ns, stamp_s, text, whole
 from ..normative.readers import attribute
 from . import codecs
 from .build import SCALAR_TYPES, Dimension, NTNDArray
@@ -67,8 +67,11 @@ class Attributes(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._found)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._found
+
     def __repr__(self) -> str:
-        return f"Attributes({dict(self)!r})"
+        return f"<Attributes {', '.join(self._found)}>"
 
 
 @final
@@ -143,7 +146,7 @@ class Frame(Meta):
     def _element_type(self, wanted: Any) -> np.dtype[Any]:
         """The dtype before compression: what codec.parameters mean that the sizes allow."""
         count = prod(self.shape)
-        size = number(self.raw, "uncompressedSize")
+        size = whole(self.raw, "uncompressedSize")
         if size < 0:
             raise FrameError(f"uncompressedSize {size}")
         if wanted is not None:
@@ -168,11 +171,11 @@ class Frame(Meta):
         )
 
     def _compressed(self, payload: codecs.Bytes) -> codecs.Bytes:
-        size = number(self.raw, "compressedSize")
+        size = whole(self.raw, "compressedSize")
         if not 0 <= size <= len(payload):
             raise FrameError(f"compressedSize {size}, but {len(payload)} bytes")
         # Servers leave it 0 that do not know of it.
-        return payload[: int(size)] if size else payload
+        return payload[:size] if size else payload
 
     @property
     def data(self) -> NDArray:
@@ -191,6 +194,9 @@ class Frame(Meta):
         shape, and holds anything after a FrameError.
         """
         if out is None:
+            if self.codec:
+                # Before anything of the size of the frame is made.
+                codecs.check(self.codec, self._payload, self.shape, self.dtype)
             made = np.empty(self.shape, self.dtype)
         else:
             if out.dtype != self.dtype or out.size != prod(self.shape):
@@ -246,11 +252,11 @@ class Frame(Meta):
         """The dimensions in the order of the wire, fastest first: x, y, ..."""
         return tuple(
             Dimension(
-                size=int(number(one, "size")),
-                offset=int(number(one, "offset")),
-                full_size=int(number(one, "fullSize")),
-                binning=int(number(one, "binning", 1)),
-                reverse=bool(number(one, "reverse")),
+                size=whole(one, "size"),
+                offset=whole(one, "offset"),
+                full_size=whole(one, "fullSize"),
+                binning=whole(one, "binning", 1),
+                reverse=bool(whole(one, "reverse")),
             )
             for one in self.raw["dimension"]
         )
@@ -278,7 +284,7 @@ class Frame(Meta):
     @property
     def unique_id(self) -> int:
         """uniqueId: counts the frames of the source."""
-        return int(number(self.raw, "uniqueId"))
+        return whole(self.raw, "uniqueId")
 
     @property
     def data_timestamp(self) -> float:
@@ -301,13 +307,13 @@ class Frame(Meta):
     @property
     def color_mode(self) -> int:
         """The attribute ColorMode: a ColorMode, an int if it is unknown; Mono if there is none, as areaDetector has it."""
-        mode = _whole(self.attributes, "ColorMode")
+        mode = _integer(self.attributes, "ColorMode")
         return ColorMode(mode) if mode in list(ColorMode) else mode
 
     @property
     def bayer_pattern(self) -> int:
         """The attribute BayerPattern: a BayerPattern, an int if it is unknown; RGGB if there is none."""
-        pattern = _whole(self.attributes, "BayerPattern")
+        pattern = _integer(self.attributes, "BayerPattern")
         return BayerPattern(pattern) if pattern in list(BayerPattern) else pattern
 
     @property
@@ -407,7 +413,7 @@ def _candidates(value: Value) -> list[np.dtype[Any]]:
     return [table[n] for table in tables if 0 <= n < len(table)]
 
 
-def _whole(attributes: Attributes, name: str) -> int:
+def _integer(attributes: Attributes, name: str) -> int:
     """An integer attribute, of whatever integer type; 0 if there is none."""
     try:
         found = attributes.get(name)

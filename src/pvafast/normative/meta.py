@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Final
 
 from .. import _backend
@@ -16,6 +17,12 @@ def number(value: Value | None, name: str, default: Any = 0) -> Any:
     """The number in a field; `default` if there is no such field, or no number in it."""
     found = fetch(value, name)
     return found if isinstance(found, int | float) else default
+
+
+def whole(value: Value | None, name: str, default: int = 0) -> int:
+    """The integer in a field, or the whole part of the float in it; `default` if there is none."""
+    found = fetch(value, name)
+    return int(found) if isinstance(found, int) or (isinstance(found, float) and isfinite(found)) else default
 
 
 def text(value: Value | None, name: str, default: str = "") -> str:
@@ -36,7 +43,7 @@ def fetch(value: Value | None, name: str) -> Any:
 
 def stamp(value: Value | None, name: str = "timeStamp") -> tuple[int, int]:
     """(seconds, nanoseconds) since 1970 of a time_t field; (0, 0) if there is none."""
-    return int(number(value, f"{name}.secondsPastEpoch")), int(number(value, f"{name}.nanoseconds"))
+    return whole(value, f"{name}.secondsPastEpoch"), whole(value, f"{name}.nanoseconds")
 
 
 def stamp_ns(value: Value | None, name: str = "timeStamp") -> int:
@@ -120,12 +127,12 @@ class Meta:
     @property
     def severity(self) -> int:
         """0 no alarm, 1 minor, 2 major, 3 invalid, 4 undefined."""
-        return int(number(self.raw, "alarm.severity"))
+        return whole(self.raw, "alarm.severity")
 
     @property
     def status(self) -> int:
         """0 none, 1 device, 2 driver, 3 record, 4 database, 5 configuration, 6 undefined, 7 client."""
-        return int(number(self.raw, "alarm.status"))
+        return whole(self.raw, "alarm.status")
 
     @property
     def message(self) -> str:
@@ -150,7 +157,7 @@ class Meta:
     @property
     def user_tag(self) -> int:
         """timeStamp.userTag: a pulse number, at some places."""
-        return int(number(self.raw, "timeStamp.userTag"))
+        return whole(self.raw, "timeStamp.userTag")
 
     @property
     def units(self) -> str:
@@ -168,15 +175,16 @@ class Meta:
         display = fetch(self.raw, "display")
         if not isinstance(display, Value):
             return None
-        choices, index = fetch(display, "form.choices"), number(display, "form.index", -1)
-        known = isinstance(choices, list) and 0 <= index < len(choices) and isinstance(index, int)
-        precision = number(display, "precision", None)
+        choices, index = fetch(display, "form.choices"), whole(display, "form.index", -1)
+        known = isinstance(choices, list) and 0 <= index < len(choices)
+        # A precision that is missing is not one of 0.
+        precision = whole(display, "precision", -1)
         return Display(
             limit_low=number(display, "limitLow", None),
             limit_high=number(display, "limitHigh", None),
             description=text(display, "description"),
             units=text(display, "units"),
-            precision=None if precision is None else int(precision),
+            precision=None if precision < 0 else precision,
             form=str(choices[index]) if known else "",
             format=text(display, "format"),
         )

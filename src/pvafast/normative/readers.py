@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import _backend
 from ..errors import NormativeError
-from .meta import fetch, number, text
+from .meta import fetch, text, whole
 from .results import (
     _NS,
     URI,
@@ -200,13 +200,13 @@ def _name_value(value: Value) -> NameValue:
 def attribute(value: Value) -> Attribute:
     """An NTAttribute, or an element of the attributes of an NTNDArray, whichever id it has."""
     tags = fetch(value, "tags")
-    source_type = number(value, "sourceType", None)
+    source_type = whole(value, "sourceType", -1)
     return Attribute(
         name=_need(value, "name", str, "a string"),
         value=opened(fetch(value, "value")),
         tags=tuple(tags) if isinstance(tags, list) else (),
         descriptor=text(value, "descriptor"),
-        source_type=None if source_type is None else int(source_type),
+        source_type=None if source_type < 0 else source_type,
         source=text(value, "source"),
         raw=value,
     )

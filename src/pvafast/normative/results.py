@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import _backend
 from ..errors import NormativeError
-from .meta import Meta, number, stamp_ns, stamp_s
+from .meta import Meta, number, stamp_ns, stamp_s, whole
 
 Value = _backend.value.Value
 NDArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -323,7 +323,7 @@ class Aggregate(Float):
     @property
     def count(self) -> int:
         """N, how many observations."""
-        return int(number(self.raw, "N"))
+        return whole(self.raw, "N")
 
     @property
     def dispersion(self) -> float | None:
