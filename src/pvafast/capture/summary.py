@@ -184,12 +184,12 @@ class Summary:
                 self._add(Record(event, src, dst, transport, number, event.time, clock))
                 continue
             # Nearly all that there is.
-            if event.operation is not operation:  # type: ignore[union-attr]
-                operation = event.operation  # type: ignore[union-attr]
+            if event.operation is not operation:
+                operation = event.operation
                 pv = self.pvs.get(operation.pv)
                 if pv is None or not pv.updates or number not in self._connections:
                     pv = self._first_update(Record(event, src, dst, transport, number, event.time, clock))
-            size = 8 + event.frame.size  # type: ignore[union-attr]
+            size = 8 + event.frame.size
             self.records += 1
             self.bytes += size
             if pv is not None:
@@ -198,9 +198,9 @@ class Summary:
                 pv.clock = clock
                 pv.bytes += size
                 if pv.is_image:
-                    self._frame(pv, event.value)  # type: ignore[union-attr]
-                if event.overrun:  # type: ignore[union-attr]
-                    self._overrun(pv, event.value, event.overrun)  # type: ignore[union-attr]
+                    self._frame(pv, event.value)
+                if event.overrun:
+                    self._overrun(pv, event.value, event.overrun)
 
     def _add(self, record: Record) -> None:
         self.records += 1
