@@ -179,28 +179,40 @@ class Summary:
         events, src, dst, transport, number, clock = batch
         operation: Any = None
         pv: Pv | None = None
+        updates = size = 0
+        event: Any
         for event in events:
             if event.__class__ is not Update:
                 self._add(Record(event, src, dst, transport, number, event.time, clock))
                 continue
             # Nearly all that there is.
             if event.operation is not operation:
+                self._count(pv, updates, size, event.time, clock)
+                updates = size = 0
                 operation = event.operation
                 pv = self.pvs.get(operation.pv)
                 if pv is None or not pv.updates or number not in self._connections:
                     pv = self._first_update(Record(event, src, dst, transport, number, event.time, clock))
-            size = 8 + event.frame.size
-            self.records += 1
-            self.bytes += size
+            updates += 1
+            size += event.frame.size
             if pv is not None:
-                pv.updates += 1
-                pv.ticks = event.time
-                pv.clock = clock
-                pv.bytes += size
                 if pv.is_image:
                     self._frame(pv, event.value)
                 if event.overrun:
                     self._overrun(pv, event.value, event.overrun)
+        if updates:
+            self._count(pv, updates, size, events[-1].time, clock)
+
+    def _count(self, pv: Pv | None, updates: int, size: int, ticks: int, clock: Clock) -> None:
+        """Take in updates of one subscription that came together."""
+        size += 8 * updates
+        self.records += updates
+        self.bytes += size
+        if pv is not None and updates:
+            pv.updates += updates
+            pv.bytes += size
+            pv.ticks = ticks
+            pv.clock = clock
 
     def _add(self, record: Record) -> None:
         self.records += 1
