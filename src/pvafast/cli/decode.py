@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..capture import Record, Records, read
 from ..capture.jsonform import dumps
@@ -17,6 +17,7 @@ from ..errors import DecodeError
 from ..messages import Command, ControlCommand
 
 # Elements of an array that are shown, unless told otherwise.
+_T = TypeVar("_T")
 _SHOWN: Final = 20
 _SHOWN_JSON: Final = 64
 _NAMES: Final = frozenset({*Command.__members__, *ControlCommand.__members__, "MALFORMED", "LOST"})
@@ -113,18 +114,19 @@ def decode(
     summary: Summary | None,
 ) -> str:
     """Decode one file; returns what is wrong with it, "" if nothing."""
-    told: Iterator[Record] = iter(records)
     # Lines on the same terminal say better how far it is.
-    if sys.stderr.isatty() and (summary is not None or not sys.stdout.isatty()):
-        told = progress(told, records)
-    if wanted is not None:
-        told = filter(wanted, told)
-    if summary is not None:
-        for record in told:
-            summary.add(record)
+    shows = sys.stderr.isatty() and (summary is not None or not sys.stdout.isatty())
+    if summary is not None and wanted is None:
+        batches = records.batches()
+        for batch in progress(batches, records) if shows else batches:
+            summary.add_batch(batch)
     else:
-        for record in told:
-            show(record)
+        told: Iterator[Record] = progress(iter(records), records) if shows else iter(records)
+        for record in told if wanted is None else filter(wanted, told):
+            if summary is not None:
+                summary.add(record)
+            else:
+                show(record)
     damage = records.damage
     if damage is not None:
         return f"{damage.reason}, at byte {damage.offset}; decoded up to there"
@@ -134,7 +136,7 @@ def decode(
     )
 
 
-def progress(told: Iterator[Record], records: Records) -> Iterator[Record]:
+def progress(told: Iterator[_T], records: Records) -> Iterator[_T]:
     """Show on a terminal how far a long file is."""
     start = last = time.monotonic()
     before = 0
