@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from .messages import DATA, update
-from .subjects import Work
+from .subjects import Work, repeated
 
 COUNT = 1000
 PACKET = 1448
@@ -94,15 +94,11 @@ def segmented(subject: Any) -> Work:
 
 
 def out(subject: Any) -> Work:
+    """One message a call."""
     one = update("nts.vt")
     parts = [one[8:20], one[20:]]
-
-    def run() -> list[Any]:
-        frame = subject.framing.frame
-        return [frame(one[3], parts, flags=0x40) for _ in range(COUNT)]
-
-    assert run() == [[one]] * COUNT
-    return Work(run, COUNT)
+    assert subject.framing.frame(one[3], parts, flags=0x40) == [one]
+    return repeated(COUNT, subject.framing.frame, one[3], parts, flags=0x40)
 
 
 @pytest.mark.subjects("c", "py", "caproto", remote=["caproto"])
