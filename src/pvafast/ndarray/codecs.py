@@ -78,8 +78,9 @@ def compress(
     encoder = ENCODERS.get(codec)
     if encoder is None:
         raise FrameError(f"unknown codec {shown(codec)}: {', '.join(ENCODERS)} are known")
-    made = encoder(array, axes, **options)
-    return np.frombuffer(made, np.uint8)
+    if not array.nbytes:
+        return np.empty(0, np.uint8)
+    return np.frombuffer(encoder(array, axes, **options), np.uint8)
 
 
 def shown(name: str) -> str:
@@ -236,7 +237,8 @@ def _from_bslz4(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
             _left(codec, data, pos, packed)
             _whole(codec, decode(data[pos : pos + packed], header=False, out=target), target)
             pos += packed
-        unshuffle(shuffled[:length], itemsize=itemsize, blocksize=block, out=out[at : at + length])
+        # Of a numpy array it would take the size of the elements for itself.
+        unshuffle(shuffled[:length].data, itemsize=itemsize, blocksize=block, out=out[at : at + length])
     _left(codec, data, pos, tail)
     out[body:] = data[pos : pos + tail]
 
@@ -319,6 +321,7 @@ def _to_zlib(array: np.ndarray[Any, np.dtype[Any]], axes: str, level: int = 6) -
     return zlib.compress(flat(array).data, level)
 
 
+# imagecodecs shuffles elements of one byte whatever `typesize` says: valid Blosc, but with "bit" it is that compresses well.
 _SHUFFLES: Final = {"none": 0, "byte": 1, "bit": 2}
 
 
@@ -329,12 +332,13 @@ def _to_blosc(
     level: int = 5,
     shuffle: str = "bit",
 ) -> bytes:
+    if shuffle not in _SHUFFLES:
+        raise ValueError(f"shuffle must be one of {', '.join(_SHUFFLES)}, not {shuffle!r}")
     made: bytes = library("blosc").blosc_encode(
         flat(array),
         level=level,
         compressor=compressor,
         shuffle=_SHUFFLES[shuffle],
-        typesize=array.dtype.itemsize,
     )
     return made
 
@@ -364,7 +368,7 @@ def _to_bslz4(array: np.ndarray[Any, np.dtype[Any]], axes: str) -> bytes:
     block = _block(itemsize)
     body = len(data) - array.size % _BLOCK_MULTIPLE * itemsize
     shuffled = np.frombuffer(
-        imagecodecs.bitshuffle_encode(data[:body], itemsize=itemsize, blocksize=block), np.uint8
+        imagecodecs.bitshuffle_encode(data[:body].data, itemsize=itemsize, blocksize=block), np.uint8
     )
     parts = []
     for at in range(0, body, block * itemsize):
