@@ -853,7 +853,9 @@ def test_any_structure_is_read_or_refused(name: str, data: st.DataObject) -> Non
 
 
 @pytest.mark.interop
-def test_the_types_that_p4p_builds() -> None:
+def test_the_types_that_p4p_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    # p4p loads setuptools, which does not get along with a distutils that is loaded already.
+    monkeypatch.setenv("SETUPTOOLS_USE_DISTUTILS", "stdlib")
     nt = pytest.importorskip("p4p.nt")
     codes = {name: spelling.letter for name, spelling in corpus.SCALARS.items()}
     flags = [
