@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from math import prod
+from struct import Struct
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -24,6 +25,7 @@ _BLOCK_MULTIPLE: Final = 8
 _BLOCK_LEAST: Final = 128
 # Blocks that are unshuffled in one call: 512 KiB stay in the cache, and calls are few.
 _RUN: Final = 64
+_U32: Final = Struct(">I").unpack_from
 # The most that a byte of LZ4 and of deflate can expand to. What claims more is no such stream: refused before anything is made.
 _LZ4_RATIO: Final = 256
 _DEFLATE_RATIO: Final = 1040
@@ -106,7 +108,7 @@ def _little(data: Bytes, pos: int, size: int) -> int:
     return int.from_bytes(data[pos : pos + size].tobytes(), "little")
 
 
-def _whole(codec: str, got: Any, out: Bytes) -> None:
+def _whole(codec: str, got: Any, out: Any) -> None:
     _same(codec, len(got), len(out))
 
 
@@ -226,19 +228,25 @@ def _from_bslz4(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
     tail = array.size % _BLOCK_MULTIPLE * itemsize
     body, step = len(out) - tail, block * itemsize
     run = min(step * (_RUN if step < 1 << 20 else 1), body)
-    shuffled: Bytes = np.empty(run, np.uint8)
+    # Memory views cut faster than numpy arrays do; and of an array, unshuffle would take the size of the elements for itself.
+    shuffled = np.empty(run, np.uint8).data
+    packed, target = data.data, out.data
+    end = len(packed)
     for at in range(0, body, run or 1):
         length = min(run, body - at)
         for start in range(0, length, step):
-            target = shuffled[start : min(start + step, length)]
-            _left(codec, data, pos, 4)
-            packed = _big(data, pos, 4)
+            if end - pos < 4:
+                _left(codec, data, pos, 4)
+            size = _U32(packed, pos)[0]
             pos += 4
-            _left(codec, data, pos, packed)
-            _whole(codec, decode(data[pos : pos + packed], header=False, out=target), target)
-            pos += packed
-        # Of a numpy array it would take the size of the elements for itself.
-        unshuffle(shuffled[:length].data, itemsize=itemsize, blocksize=block, out=out[at : at + length])
+            if size > end - pos:
+                _left(codec, data, pos, size)
+            plain = shuffled[start : min(start + step, length)]
+            got = decode(packed[pos : pos + size], header=False, out=plain)
+            if len(got) != len(plain):
+                _whole(codec, got, plain)
+            pos += size
+        unshuffle(shuffled[:length], itemsize=itemsize, blocksize=block, out=target[at : at + length])
     _left(codec, data, pos, tail)
     out[body:] = data[pos : pos + tail]
 
