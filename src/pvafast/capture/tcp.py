@@ -126,6 +126,8 @@ class Streams:
         self._embryos: dict[Connection, None] = {}
         self._graves: dict[Connection, int] = {}  # -> nanoseconds of the close
         self._holes: dict[Half, None] = {}
+        # Both sides sent FIN, but bytes before it are missing: -> nanoseconds since.
+        self._ending: dict[Connection, int] = {}
         self._number = 0
         self._order = 0
         self._packets = 0
@@ -174,6 +176,8 @@ class Streams:
                 half.next = fin
             if (fin - half.next) & _MASK < _FAR:
                 half.fin = fin
+                if half.peer.fin >= 0:
+                    self._ending[half.connection] = clock.nanoseconds(time)
         if half.next >= 0:
             if size and not half.done:
                 self._take(half, sequence, payload, missing, time, clock)
@@ -197,13 +201,16 @@ class Streams:
             if now - half.hole_since > _HOLE_AGE:
                 self._give_up(half)
                 self._finish(half, time, clock)
+        for connection, since in list(self._ending.items()):
+            if now - since > _HOLE_AGE:
+                self._close(connection, "fin", time, clock)
         return self._events
 
     def end(self, time: int, clock: Clock) -> list[Event]:
         """The capture ends: whatever is held, and Closed for every connection that is open."""
         self._events = []
         for connection in list(self._open):
-            self._close(connection, "end", time, clock)
+            self._close(connection, "fin" if connection in self._ending else "end", time, clock)
         self.flows.clear()
         self._embryos.clear()
         self._graves.clear()
@@ -234,6 +241,7 @@ class Streams:
         connection = half.connection
         self._embryos.pop(connection, None)
         self._graves.pop(connection, None)
+        self._ending.pop(connection, None)
         for key, each in zip(connection._keys, connection._halves, strict=True):
             if self.flows.get(key) is each:
                 del self.flows[key]
@@ -269,6 +277,7 @@ class Streams:
                 self._give_up(half)
             self._tail(half, time, clock)
             half.fast = False
+        self._ending.pop(connection, None)
         if connection._state == _OPEN:
             del self._open[connection]
             self._events.append(Closed(connection, time, clock, reason))
@@ -308,9 +317,10 @@ class Streams:
             fresh = half.isn < 0 and half.connection._state != _CLOSED
             if fresh and half.next >= 0:
                 if (half.next - sequence - 1) & _MASK < _FAR:
-                    return half  # captured later than the first data
+                    half.isn = sequence  # captured later than the first data
+                    return half
                 fresh = False
-            if fresh and peer.isn >= 0 and (not answer or ack == (peer.isn + 1) & _MASK):
+            if fresh and (_acknowledges(ack, peer) if answer else peer.isn >= 0):
                 half.isn, half.next = sequence, (sequence + 1) & _MASK
                 half.connection.started[half.side] = True
                 return half
@@ -459,3 +469,11 @@ class Streams:
 def _behind(payload: bytes, missing: int, count: int) -> tuple[bytes, int]:
     """(payload, missing) without their first `count` bytes."""
     return (payload[count:], missing) if count <= len(payload) else (b"", missing - (count - len(payload)))
+
+
+def _acknowledges(ack: int, half: Half) -> bool:
+    """Whether `ack`, of an answer to a SYN, fits what is known of the direction: its SYN, with or without data."""
+    if half.next < 0:
+        return False
+    back = (half.next - ack) & _MASK
+    return back < _FAR if half.isn < 0 else back <= (half.next - half.isn - 1) & _MASK
