@@ -18,7 +18,7 @@ TAG: Final = b"\x81\x00"
 _TAGS: Final = frozenset({TAG, b"\x88\xa8", b"\x91\x00", b"\x92\x00", b"\x93\x00"})
 # A tag costs four bytes: this stops nothing but nonsense.
 _TAG_LIMIT: Final = 8
-_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+_IPV4, IPV6 = b"\x08\x00", b"\x86\xdd"
 # The family number of IPv6 is 24, 28 or 30 on the BSDs and macOS, 10 on Linux; of IPv4 it is 2 on all of them.
 _FAMILIES_6: Final = frozenset(n.to_bytes(4, order) for n in (10, 24, 28, 30) for order in ("little", "big"))
 _FAMILIES_4: Final = frozenset({b"\x02\0\0\0", b"\0\0\0\x02"})
@@ -82,7 +82,7 @@ def network(link: int, data: bytes, start: int, end: int) -> tuple[int, int]:
         kind, at = data[at + 2 : at + 4], at + 4
     if at > end:
         return 0, 0
-    return (4, at) if kind == _IPV4 else (6, at) if kind == _IPV6 else (0, 0)
+    return (4, at) if kind == _IPV4 else (6, at) if kind == IPV6 else (0, 0)
 
 
 @final

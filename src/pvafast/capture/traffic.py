@@ -1,6 +1,6 @@
 """Packets -> events: the loop that everything in a capture goes through.
 
-The plain case (IPv4 without options or fragments, TCP, the next segment of a stream) is handled in line, for about 1 µs a
+The plain case (IP without options or fragments, TCP, the next segment of a stream) is handled in line, for about 1 µs a
 packet; everything else goes through links.py and tcp.py.
 """
 
@@ -12,8 +12,11 @@ from typing import Final, final
 
 from .events import Clock, Damage, Data, Datagram, Event
 from .files import Capture, Interface
-from .links import ETHERNET, PLAIN, SUPPORTED, TAG, TCP, Internet, Transport, network
+from .links import ETHERNET, IPV6, PLAIN, SUPPORTED, TAG, TCP, Internet, Transport, network
 from .tcp import ACK, FIN, RST, SYN, Streams, ends
+
+# IPv6 and TCP: first byte, length, protocol, key, sequence, acknowledgement, header length, flags.
+_plain6 = struct.Struct(">B3xHBx36sIIBB").unpack_from
 
 _MASK: Final = 0xFFFFFFFF
 _SPECIAL: Final = FIN | SYN | RST | ACK
@@ -92,23 +95,30 @@ class Traffic:
                     kind, version, total, fragment, protocol, key, sequence, ack, header, flags = unpack(
                         data, start + 4
                     )
-                if version == 0x45 and protocol == 6 and kind == expected and not fragment & 0x3FFF:
-                    half = find(key)
-                    if half is not None and half.next == sequence and half.fast and flags & special == ACK:
-                        stop = first + total
-                        first += 20 + (header >> 4) * 4
-                        if first < stop <= end and header >= 0x50:
-                            half.next = (sequence + stop - first) & _MASK
-                            half.touched = count
-                            half.peer.acked = ack
-                            connection = half.connection
-                            if not connection.ignored:
-                                yield make(Data, (connection, half.side, time, clock, data[first:stop]))
-                            continue
-                        if first == stop <= end and header >= 0x50:
-                            half.touched = count
-                            half.peer.acked = ack
-                            continue
+                if version == 0x45 and protocol == TCP and kind == expected and not fragment & 0x3FFF:
+                    stop = first + total
+                    first += 20
+                elif kind == IPV6 and first + 60 <= end:
+                    version, total, protocol, key, sequence, ack, header, flags = _plain6(data, first)
+                    stop = first + 40 + total if version >> 4 == 6 and protocol == TCP and total else 0
+                    first += 40
+                else:
+                    stop = 0
+                half = find(key) if stop else None
+                if half is not None and half.next == sequence and half.fast and flags & special == ACK:
+                    first += (header >> 4) * 4
+                    if first < stop <= end and header >= 0x50:
+                        half.next = (sequence + stop - first) & _MASK
+                        half.touched = count
+                        half.peer.acked = ack
+                        connection = half.connection
+                        if not connection.ignored:
+                            yield make(Data, (connection, half.side, time, clock, data[first:stop]))
+                        continue
+                    if first == stop <= end and header >= 0x50:
+                        half.touched = count
+                        half.peer.acked = ack
+                        continue
             statistics.packets = count
             yield from self._slow(interface, link, time, clock, data, start, end, length, count)
             if count >= sweep:
@@ -160,20 +170,6 @@ class Traffic:
         if first > end:  # cut inside of the options
             missing -= first - end
             first = end
-        half = self._streams.flows.get(addresses + ports)
-        if (
-            half is not None
-            and half.next == sequence
-            and half.fast
-            and flags & _SPECIAL == ACK
-            and first < end
-            and not missing
-        ):  # in line once more, for IPv6
-            half.next = (sequence + end - first) & _MASK
-            half.touched = count
-            half.peer.acked = ack
-            connection = half.connection
-            return [] if connection.ignored else [Data(connection, half.side, time, clock, data[first:end])]
         before = self._streams.duplicates
         events = self._streams.segment(
             addresses + ports, sequence, ack, flags, data[first:end], missing, time, clock, count
