@@ -1,4 +1,4 @@
-"""The connections against real peers on 127.0.0.1: p4p (pvxs) and pvapy (pvAccessCPP), as servers and as clients."""
+"""The connections against real peers on 127.0.0.1: p4p (pvxs), pvapy (pvAccessCPP) and spvirit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import pytest
 from pvafast import (
     ClientConnection,
     FieldDesc,
-    RemoteError,
     ServerConnection,
     Value,
     alarm_t,
@@ -66,6 +65,17 @@ import pvaccess as pva
 server = pva.PvaServer()
 pv = pva.PvObject({"value": pva.DOUBLE, "big": [pva.DOUBLE]}, {"value": 4.25, "big": [float(i) for i in range(30000)]})
 server.addRecord("double", pv)
+print("ready", flush=True)
+time.sleep(40)
+"""
+
+
+SPVIRIT_SERVER = """
+import sys, time
+import spvirit
+x = spvirit.scalar("x", 1.5, type="double", writable=True)
+server = spvirit.Server(pvs=[x], port=int(sys.argv[1]), udp_port=int(sys.argv[2]), listen_ip="127.0.0.1")
+server.start_background()
 print("ready", flush=True)
 time.sleep(40)
 """
@@ -124,6 +134,15 @@ def pvapy_server() -> Iterator[int]:
     process.communicate()
 
 
+@pytest.fixture(scope="module")
+def spvirit_server() -> Iterator[int]:
+    tcp, udp = free_ports(2)
+    process = start(SPVIRIT_SERVER, tcp, udp)
+    yield tcp
+    process.kill()
+    process.communicate()
+
+
 class Client:
     """A blocking client, received in place."""
 
@@ -169,7 +188,7 @@ class Client:
         self.send(messages.CreateChannel(channels=((self.conn.new_cid(), name),)))
         event = self.until(ChannelOpened, ChannelFailed)
         if isinstance(event, ChannelFailed):
-            event.status.raise_for_status()
+            raise ConnectionError(event.status.message)
         sid: int = event.channel.sid
         return sid
 
@@ -194,7 +213,7 @@ def test_get_from_p4p(p4p_server: int) -> None:
         frame = client.get("frame")
         assert np.array_equal(frame["value"].value, np.arange(400 * 600, dtype=np.uint16))
         assert [item["size"] for item in frame["dimension"]] == [600, 400]
-        with pytest.raises(RemoteError, match="Refused to create Channel"):
+        with pytest.raises(ConnectionError, match="Refused to create Channel"):
             client.open("nothing")
 
 
@@ -230,10 +249,21 @@ def test_get_from_pvapy(pvapy_server: int) -> None:
         assert value["value"] == 4.25
         # 240 kB: pvAccessCPP sends it in segments.
         assert np.array_equal(value["big"], np.arange(30000.0))
-        with pytest.raises(RemoteError):
+        with pytest.raises(ConnectionError, match="pv not found"):
             client.open("nothing")
         sid, ioid = client.open("double"), client.conn.new_ioid()
         assert client.ask(messages.GetField(sid=sid, ioid=ioid, field="value")).type == FieldDesc.of("double")
+
+
+def test_get_and_put_of_spvirit(spvirit_server: int) -> None:
+    with Client(spvirit_server) as client:
+        assert client.get("x")["value"] == 1.5
+        sid, ioid = client.open("x"), client.conn.new_ioid()
+        type = client.ask(messages.PutInit(sid=sid, ioid=ioid, request=request.parse("field()"))).type
+        client.ask(messages.Put(sid=sid, ioid=ioid, value=Value(type, {"value": 2.5})))
+        assert client.get("x")["value"] == 2.5
+        with pytest.raises(ConnectionError):
+            client.open("nothing")
 
 
 NT = FieldDesc.structure("epics:nt/NTScalar:1.0", {"value": "double", "alarm": alarm_t, "timeStamp": time_t})
