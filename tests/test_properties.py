@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pvafast
 import strategies
 import wire
 from pvafast.errors import DecodeError, EncodeError, LimitExceeded, LocalProtocolError, RangeError
@@ -106,10 +107,11 @@ def test_pickle_copy_equality(backend: SimpleNamespace, given_type: wire.Typed) 
     assert twin.changed == v.changed
     assert wire.plain(twin) == wire.plain(v)
     assert backend.codec.Codec().decode(v.type, wire.value(spec, x))[0] == v
-    # A pickle names pvafast.X: it comes back in the twin that is in use.
-    back = pickle.loads(pickle.dumps(v))
-    assert wire.plain(back) == wire.plain(v)
-    assert list(back.changed) == list(v.changed)
+    if backend.value.Value is pvafast.Value:
+        # A pickle names pvafast.X, so only what is of the twin in use can be pickled.
+        back = pickle.loads(pickle.dumps(v))
+        assert back == v
+        assert list(back.changed) == list(v.changed)
 
 
 @given(given_type=strategies.typed(types=strategies.TYPES), order=strategies.ORDERS)
