@@ -434,11 +434,11 @@ def test_what_another_client_decoded_of_the_same_server(name: str) -> None:
     for pv, other in ELSEWHERE[name].items():
         (entry,) = (e for e in SESSIONS[other].expected if e["pv"] == pv and e["op"] in ("get", "info"))
         (asked,) = found.pop(("info", pv))
-        type = asked.reply.message.type
+        told = asked.reply.message.type
         if "intro" in entry:
-            compare(entry["intro"]["dump"], corpus.dump_spvirit(type), pv)
+            compare(entry["intro"]["dump"], corpus.dump_spvirit(told), pv)
         else:
-            assert entry["type"]["spec"] == corpus.type_p4p(type)
+            assert entry["type"]["spec"] == corpus.type_p4p(told)
         for operation in found.pop(("get", pv), ()):
             check("p4p", entry, operation.reply, pv)
     # pvxs does not answer a PUT_GET.
