@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, final
+import math
+from heapq import heappush, heapreplace
+from typing import Any, Final, NamedTuple, final
 
 import numpy as np
 
@@ -10,55 +12,86 @@ from .. import messages
 from .._backend import bitset, introspection, value
 from .._types import STRUCTURE, UNION
 from ..connection import Update
+from ..errors import PvaError
+from ..ndarray import Frame
+from . import report
 from .events import Clock
 from .records import Batch, Record
 
 # What is kept of anything that a peer can make endless; what does not fit is counted.
 _MOST: Final = 100_000
-_WAITING_MOST: Final = 100_000
-# Lines of a section.
-_LINES: Final = 20
-# Latencies are counted in bins a twentieth of a decade wide, from 1 ns to 10,000 s.
-_BINS: Final = 13 * 20
+# Small things that belong to those (the clients of a name, the fields of a PV): of one thing, and of all together.
+_OF_ONE: Final = 100_000
+_OF_ALL: Final = 500_000
+# A peer can make texts long, too.
+_CHARACTERS: Final = 300
+# Bins of latencies: so many a decade, from 1 ns to 10,000 s.
+_DECADE: Final = 20
+_BINS: Final = 13 * _DECADE
+# A name that was answered once is lost when as many searches, over as long, bring no answer (more than one address is searched at once).
+_LOST_ASKED: Final = 3
+_LOST_NS: Final = 1_000_000_000
+# Where servers of a host pass searches on to one another (WIRE 7.2).
+_FORWARDED: Final = "224.0.0.128"
 _ASKS: Final = frozenset({"GET", "PUT", "PUT_GET", "MONITOR", "ARRAY", "PROCESS", "RPC", "GET_FIELD"})
+_VARIANTS: Final = {
+    ("PUT", 0x40): "PUT readback",
+    ("PUT_GET", 0x40): "PUT_GET get",
+    ("PUT_GET", 0x80): "PUT_GET get put",
+    ("ARRAY", 0x40): "ARRAY get",
+    ("ARRAY", 0x80): "ARRAY set length",
+    ("ARRAY", 0x04): "ARRAY get length",
+}
+_VARIANT: Final = 0xC4
 
 
 @final
 class Latency:
-    """How long answers took: count, and quantiles to within 6 % of bins; the longest exactly. Seconds."""
+    """How long answers took, in seconds: count, the longest and its PV exactly, quantiles to within 6 %."""
 
-    __slots__ = ("_bins", "count", "longest")
+    __slots__ = ("_bins", "count", "longest", "slowest")
 
     def __init__(self) -> None:
-        self._bins = [0] * _BINS
+        # Few of them are ever used, and every PV has some of these objects.
+        self._bins: dict[int, int] = {}
         self.count = 0
         self.longest = 0.0
+        self.slowest = ""
 
-    def add(self, seconds: float) -> None:
+    def add(self, seconds: float, pv: str = "") -> None:
         """One answer."""
         self.count += 1
-        self.longest = max(self.longest, seconds)
-        place = int(20 * (np.log10(max(seconds, 1e-9)) + 9))
-        self._bins[min(max(place, 0), _BINS - 1)] += 1
+        if seconds > self.longest:
+            self.longest = seconds
+            self.slowest = pv
+        place = int(_DECADE * math.log10(seconds * 1e9)) if seconds > 1e-9 else 0
+        place = min(place, _BINS - 1)
+        self._bins[place] = self._bins.get(place, 0) + 1
 
     def quantile(self, part: float) -> float:
         """The middle of the bin in which a part of the answers is reached; never above the longest."""
         wanted = part * self.count
         reached = 0
-        for place, n in enumerate(self._bins):
-            reached += n
-            if n and reached >= wanted:
-                return min(10 ** ((place + 0.5) / 20 - 9), self.longest)
+        for place in sorted(self._bins):
+            reached += self._bins[place]
+            if reached >= wanted:
+                return float(min(10 ** ((place + 0.5) / _DECADE - 9), self.longest))
         return self.longest
 
 
 @final
 class Pv:
-    """What a PV did. updates: of monitors; bytes: of their messages; first, last: ns of the updates."""
+    """What a PV did.
+
+    updates: of monitors, all subscribers together; bytes: of their messages; first, last: ns of the updates. frames: of
+    an NTNDArray, also those that were got; pixels: their bytes as sent; shape: of the last, "uint16 512×512", and codec.
+    commands: requests by name, subscriptions under MONITOR. latencies: of answers, by command. overruns: by field.
+    started: when a monitor was started first, ns, or 0.
+    """
 
     __slots__ = (
-        "bytes", "clock", "commands", "first", "frames", "is_image", "name", "overruns", "pixels", "shape", "ticks", "type",
-        "updates",
+        "bytes", "clock", "codec", "commands", "first", "frames", "is_image", "latencies", "name", "overruns", "pixels",
+        "shape", "shapes", "started", "ticks", "type", "updates",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -74,68 +107,179 @@ class Pv:
         self.frames = 0
         self.pixels = 0
         self.shape = ""
+        # How often the shape changed, plus one.
+        self.shapes = 0
+        self.codec = ""
+        self.started = 0
         self.commands: dict[str, int] = {}
+        self.latencies: dict[str, Latency] = {}
         self.overruns: dict[str, int] = {}
 
     @property
     def last(self) -> int:
         return self.clock.nanoseconds(self.ticks) if self.updates else 0
 
+    def _per_second(self, total: float) -> float | None:
+        span = self.last - self.first
+        return total * 1e9 / span if self.updates > 1 and span > 0 else None
+
     @property
     def rate(self) -> float | None:
         """Updates a second, between the first and the last; None where there are fewer than two."""
-        span = self.last - self.first
-        return (self.updates - 1) * 1e9 / span if self.updates > 1 and span > 0 else None
+        return self._per_second(self.updates - 1)
+
+    @property
+    def byte_rate(self) -> float | None:
+        """Bytes a second of their messages, over the same time; the first, with which it begins, is left out in the mean."""
+        return self._per_second(self.bytes * (self.updates - 1) / self.updates) if self.updates else None
 
 
 @final
 class End:
-    """A client or a server: its address, and what it said of itself and did."""
+    """A client or a server: its address, and what it said of itself and did.
 
-    __slots__ = ("address", "asked", "connections", "guid", "names", "notes", "peers")
+    peers: connections by the address of the other end. asked: of a client: operations by name. names: PVs that it asked
+    for. bytes: of the messages of all its connections, in both directions, once `Summary.settle` was called.
+    """
+
+    __slots__ = ("accounts", "address", "asked", "bytes", "connections", "guid", "names", "notes", "peers")
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.connections = 0
+        self.bytes = 0
         self.guid = b""
+        self.accounts: dict[str, None] = {}
         self.notes: dict[str, None] = {}
         self.peers: dict[str, int] = {}
         self.asked: dict[str, int] = {}
         self.names: dict[str, None] = {}
 
 
-class _Names:
-    """What is known of a name that is searched for."""
+@final
+class Asker:
+    """A client that searches for a name. asked: datagrams or messages; since: those after the last answer."""
 
-    __slots__ = ("answers", "asked", "clients", "since")
-
-    def __init__(self, since: int) -> None:
-        self.asked = 0
-        self.since = since
-        self.clients: dict[str, None] = {}
-        self.answers: dict[str, None] = {}
-
-
-class _Beacons:
-    __slots__ = ("change", "count", "guid", "sequence")
+    __slots__ = ("answered", "asked", "forwarded", "last", "since", "since_ns")
 
     def __init__(self) -> None:
-        self.guid = b""
-        self.sequence = -1
-        self.change = -1
-        self.count = 0
+        self.asked = 0
+        # Copies that a server passed on to others of its host.
+        self.forwarded = 0
+        self.answered = False
+        self.last = 0
+        self.since = 0
+        self.since_ns = 0
 
 
-def _keep(table: dict[Any, None], key: Any) -> None:
-    if len(table) < _LINES * 50:
-        table[key] = None
+@final
+class Search:
+    """What is known of a name that is searched for.
+
+    clients: by "address:port" that the answers go to. answers: servers and their GUIDs. connected: hosts that opened the
+    channel, whether or not the capture holds the answer that told them where.
+    """
+
+    __slots__ = ("answers", "clients", "connected")
+
+    def __init__(self) -> None:
+        self.clients: dict[str, Asker] = {}
+        self.answers: dict[str, bytes] = {}
+        self.connected: dict[str, None] = {}
+
+    @property
+    def asked(self) -> int:
+        return sum(max(asker.asked, asker.forwarded) for asker in self.clients.values())
+
+    def unanswered(self) -> dict[str, int]:
+        """How often the hosts asked that were never answered."""
+        # A client asks from each of its addresses and is answered at one.
+        ports = {address.rpartition(":")[2] for address, asker in self.clients.items() if asker.answered}
+        found: dict[str, int] = {}
+        for address, asker in self.clients.items():
+            host, _, port = address.rpartition(":")
+            if port not in ports and host not in self.connected:
+                found[host] = found.get(host, 0) + max(asker.asked, asker.forwarded)
+        return found
+
+
+@final
+class Beacons:
+    """The beacons of a server's address. changes: of its PVs; missing: numbers left out; back: numbers that went back."""
+
+    __slots__ = ("back", "change", "changes", "count", "first", "guid", "last", "missing", "sequence")
+
+    def __init__(self, guid: bytes, sequence: int, change: int, now: int) -> None:
+        self.guid = guid
+        self.sequence = sequence
+        self.change = change
+        self.first = self.last = now
+        self.count = 1
+        self.missing = self.back = self.changes = 0
+
+
+class _Waiting(NamedTuple):
+    """A request that is not yet answered."""
+
+    since: int
+    command: str
+    what: str
+    pv: str
+
+
+@final
+class _Connection:
+    """heard, asks: something came from the server, and from the client; gaps: not all that the client said is known.
+
+    opened: the names of its channels. closing: cids, and sids, that the client closes.
+    """
+
+    __slots__ = (
+        "asks", "bytes", "client", "clock", "closing", "first", "gaps", "heard", "opened", "server", "ticks", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, client: str, server: str, first: int, ticks: int, clock: Clock) -> None:
+        self.client = client
+        self.server = server
+        self.first = first
+        self.ticks = ticks
+        self.clock = clock
+        self.bytes = 0
+        self.heard = self.asks = self.gaps = False
+        self.waiting: dict[int | str, _Waiting] = {}
+        self.opened: dict[str, None] = {}
+        self.closing: dict[int, None] = {}
+
+
+class Unanswered(NamedTuple):
+    """Requests without an answer. seconds: how long the longest waited, to the end or until its number was used again."""
+
+    command: str
+    pv: str
+    client: str
+    server: str
+    times: int
+    seconds: float
+
+
+class Reconnect(NamedTuple):
+    """A host that connected to a server again after an earlier connection was silent. times: ns, of those still known."""
+
+    client: str
+    server: str
+    connections: int
+    again: int
+    times: tuple[int, ...]
 
 
 @final
 class Summary:
     """Add records, then print `text()`. Everything is bounded; `dropped` counts what was too much to be kept.
 
-    pvs: by name. servers, clients: by address. latencies: by (server, command). problems(): lines.
+    pvs: by name. servers, clients: by address. latencies: by (server, command). searches: by name. beacons: by address.
+    statuses: how often, by (PV or ends, command, type, message). lost: [times, bytes, the first reason] by (direction,
+    what, reason without its numbers). unread: messages whose content is not known. restarts: (address, ns) of new
+    GUIDs. closed, reopened: how often, by (PV, server), a server closed a channel unasked, and a client opened it again.
     """
 
     def __init__(self) -> None:
@@ -149,17 +293,22 @@ class Summary:
         self.servers: dict[str, End] = {}
         self.clients: dict[str, End] = {}
         self.latencies: dict[tuple[str, str], Latency] = {}
-        self.searches: dict[str, _Names] = {}
+        self.searches: dict[str, Search] = {}
+        self.beacons: dict[str, Beacons] = {}
         self.statuses: dict[tuple[str, str, str, str], int] = {}
-        self.lost: dict[tuple[str, str, str], list[int]] = {}
+        self.lost: dict[tuple[str, str, str], tuple[int, int, str]] = {}
+        self.unread: dict[tuple[str, str, str], int] = {}
+        self.restarts: list[tuple[str, int]] = []
+        self.closed: dict[tuple[str, str], int] = {}
+        self.reopened: dict[tuple[str, str], int] = {}
         self._guids: dict[bytes, dict[str, None]] = {}
-        self._beacons: dict[str, _Beacons] = {}
-        self._jumps: dict[str, int] = {}
-        self._waiting: dict[tuple[int | None, int | None, str], tuple[int, str, str]] = {}
-        self._connections: dict[int, tuple[str, str]] = {}
-        self._pairs: dict[tuple[str, str], int] = {}
-        self._channels: dict[tuple[str, str, str], int] = {}
-        self._asked_channels: dict[tuple[int | None, int], int] = {}
+        self._given_up: dict[tuple[str, str, str, str], tuple[int, int]] = {}
+        self._connections: dict[int, _Connection] = {}
+        self._ended: dict[tuple[str, str], int] = {}
+        # Numbers of connections up to which they may have been forgotten.
+        self._forgotten = -1
+        self._waits = 0
+        self._room = _OF_ALL
 
     @property
     def last(self) -> int:
@@ -168,8 +317,9 @@ class Summary:
 
     def add(self, record: Record) -> None:
         """Take a record in."""
-        if record.event.__class__ is Update:
-            event, src, dst, transport, number, _, clock = record
+        event = record.event
+        if event.__class__ is Update:
+            _, src, dst, transport, number, _, clock = record
             self.add_batch(Batch([event], src, dst, transport, number, clock))
         else:
             self._add(record)
@@ -179,7 +329,7 @@ class Summary:
         events, src, dst, transport, number, clock = batch
         operation: Any = None
         pv: Pv | None = None
-        updates = size = 0
+        updates = size = ticks = 0
         event: Any
         for event in events:
             if event.__class__ is not Update:
@@ -187,73 +337,128 @@ class Summary:
                 continue
             # Nearly all that there is.
             if event.operation is not operation:
-                self._count(pv, updates, size, event.time, clock)
-                updates = size = 0
+                if updates:
+                    self._count(pv, number, updates, size, ticks, clock)
+                    updates = size = 0
                 operation = event.operation
                 pv = self.pvs.get(operation.pv)
                 if pv is None or not pv.updates or number not in self._connections:
                     pv = self._first_update(Record(event, src, dst, transport, number, event.time, clock))
             updates += 1
             size += event.frame.size
+            ticks = event.time
             if pv is not None:
                 if pv.is_image:
                     self._frame(pv, event.value)
                 if event.overrun:
                     self._overrun(pv, event.value, event.overrun)
         if updates:
-            self._count(pv, updates, size, events[-1].time, clock)
+            self._count(pv, number, updates, size, ticks, clock)
 
-    def _count(self, pv: Pv | None, updates: int, size: int, ticks: int, clock: Clock) -> None:
+    def _count(
+        self, pv: Pv | None, number: int | None, updates: int, size: int, ticks: int, clock: Clock
+    ) -> None:
         """Take in updates of one subscription that came together."""
         size += 8 * updates
         self.records += updates
         self.bytes += size
-        if pv is not None and updates:
+        if pv is not None:
             pv.updates += updates
             pv.bytes += size
             pv.ticks = ticks
             pv.clock = clock
+        connection = self._connections.get(number)  # type: ignore[arg-type]
+        if connection is not None:
+            connection.bytes += size
+            connection.ticks = ticks
+            connection.clock = clock
+            connection.heard = True
 
     def _add(self, record: Record) -> None:
-        self.records += 1
-        self.bytes += record.size
-        command = record.command
         now = record.ns
-        if not self.first:
+        self._moment(now)
+        if record.damage is not None:
+            self.records += 1
+            self._damage(record, record.command)
+            return
+        connection = self._connected(record)
+        if connection is not None:
+            if record.direction == "server":
+                connection.heard = True
+            else:
+                connection.asks = True
+        message = record.message
+        command = record.command
+        if isinstance(message, messages.MonitorUpdate):
+            # One that is not like the others, or of a type that is not known.
+            pv = self._pv(record)
+            if pv is not None and not pv.updates:
+                pv.first = now
+            if record.frame is not None:
+                self._count(pv, record.connection, 1, record.frame.size, record.ticks, record.clock)
+            self._note(record, command)
+            return
+        size = record.size
+        self.records += 1
+        self.bytes += size
+        if connection is not None:
+            connection.bytes += size
+            connection.ticks = record.ticks
+            connection.clock = record.clock
+        self._note(record, command)
+        status = record.status
+        if status is not None and status.type:
+            self._status(record, command, status.type.name, status.message)
+        if command in _ASKS:
+            self._operation(record, connection, command, now)
+        elif isinstance(message, messages.RemoteMessage):
+            if message.severity >= messages.Severity.WARNING:
+                self._status(record, command, message.severity.name, message.text)
+        elif isinstance(message, messages.Search):
+            self._search(record, message, now)
+        elif isinstance(message, messages.SearchResponse):
+            self._answer(record, message, now)
+        elif isinstance(message, messages.Beacon):
+            self._beacon(record, message, now)
+        elif connection is not None:
+            self._session(record, connection, now)
+
+    def _moment(self, now: int) -> None:
+        if not self.first or now < self.first:
             self.first = now
         if now > self._last:
             self._last = now
-        if record.damage is not None:
-            self._damage(record, command)
-            return
-        if record.connection is not None and record.connection not in self._connections:
-            self._connect(record)
-        status = record.status
-        if status is not None and not status.ok:
-            key = (_one(record.pv), command, status.type.name, status.message)
-            if key in self.statuses or len(self.statuses) < _MOST:
-                self.statuses[key] = self.statuses.get(key, 0) + 1
-            else:
-                self.dropped += 1
-        if command in _ASKS:
-            self._operation(record, command, now)
-        elif command == "CREATE_CHANNEL":
-            self._channel(record, now)
-        elif command == "CONNECTION_VALIDATION":
-            self._validation(record)
-        elif command == "SEARCH":
-            self._search(record, now)
-        elif command == "SEARCH_RESPONSE":
-            self._answer(record)
-        elif command == "BEACON":
-            self._beacon(record)
 
-    # -- what came
+    # -- tables that are bounded
+
+    def _keep(self, table: dict[Any, Any], key: Any, content: Any = None) -> bool:
+        """Put something into one of the small tables; whether it is there."""
+        if key in table:
+            table[key] = content
+            return True
+        if len(table) >= _OF_ONE or self._room <= 0:
+            self.dropped += 1
+            return False
+        self._room -= 1
+        table[key] = content
+        return True
+
+    def _tally(self, table: dict[Any, int], key: Any) -> None:
+        """Count something in one of the large tables."""
+        n = table.get(key)
+        if n is None and len(table) >= _MOST:
+            self.dropped += 1
+        else:
+            table[key] = (n or 0) + 1
 
     def _pv(self, record: Record) -> Pv | None:
         name = _one(record.pv)
         if not name:
-            return None
+            if record.ioid is None or record.connection is None:
+                return None
+            # Of a conversation that was joined later, or heard from one side.
+            ends = (record.src, record.dst) if record.direction == "server" else (record.dst, record.src)
+            name = f"? ioid {record.ioid}, {ends[0]} → {ends[1]}"
         pv = self.pvs.get(name)
         if pv is None:
             if len(self.pvs) >= _MOST:
@@ -261,125 +466,6 @@ class Summary:
                 return None
             pv = self.pvs[name] = Pv(name)
         return pv
-
-    def _first_update(self, record: Record) -> Pv | None:
-        """The first update of a PV, or of a connection."""
-        if record.connection is not None and record.connection not in self._connections:
-            self._connect(record)
-        now = record.ns
-        self.first = self.first or now
-        pv = self._pv(record)
-        if pv is not None and not pv.updates:
-            pv.first = now
-            pv.type = pv.type or type_name(record.value.type)
-            pv.is_image = pv.type.startswith("NTNDArray")
-        return pv
-
-    def _overrun(self, pv: Pv, held: value.Value, overrun: bitset.BitSet) -> None:
-        names = held.type.names
-        for i in overrun.expand(held.type):
-            if names[i] in pv.overruns or len(pv.overruns) < 1000:
-                pv.overruns[names[i]] = pv.overruns.get(names[i], 0) + 1
-
-    def _frame(self, pv: Pv, held: value.Value) -> None:
-        if "value" not in held or "dimension" not in held:
-            return
-        pixels = held["value"]
-        array = getattr(pixels, "value", None)
-        if not isinstance(array, np.ndarray):
-            return
-        pv.frames += 1
-        pv.pixels += array.nbytes
-        try:
-            sizes = [int(item["size"]) for item in reversed(held["dimension"]) if item is not None]
-            codec = str(held["codec.name"]) if "codec.name" in held else ""
-        except (KeyError, TypeError, AttributeError):
-            return
-        kind = codec if codec else array.dtype.name
-        pv.shape = f"{kind} {'×'.join(map(str, sizes))}"
-
-    def _operation(self, record: Record, command: str, now: int) -> None:
-        """A request, which waits for its answer, or an answer."""
-        pv = self._pv(record)
-        key = (record.connection, record.ioid, command)
-        if record.type is not None and pv is not None and not pv.type:
-            pv.type = type_name(record.type)
-        if record.direction == "client":
-            self._asks(record, command, pv)
-            if command == "MONITOR" and not (record.subcommand or 0) & 0x08:
-                return  # start, stop, ack and destroy are not answered
-            if len(self._waiting) >= _WAITING_MOST:
-                del self._waiting[next(iter(self._waiting))]
-                self.dropped += 1
-            self._waiting[key] = (now, _one(record.pv), record.src)
-            return
-        if pv is not None and not pv.type and record.value is not None:
-            pv.type = type_name(getattr(record.value, "type", None))
-        if pv is not None and pv.type.startswith("NTNDArray") and isinstance(record.value, value.Value):
-            self._frame(pv, record.value)
-        asked = self._waiting.pop(key, None)
-        if asked is not None:
-            self._latency(record.src, command, now - asked[0])
-
-    def _asks(self, record: Record, command: str, pv: Pv | None) -> None:
-        client = self._end(self.clients, record.src)
-        if pv is not None and not (record.subcommand or 0) & 0x08 and command != "MONITOR":
-            pv.commands[command] = pv.commands.get(command, 0) + 1
-        if client is not None:
-            if command not in client.asked:
-                client.asked[command] = 0
-            if (record.subcommand or 0) & 0x08 or command == "GET_FIELD":
-                client.asked[command] += 1
-                if pv is not None:
-                    _keep(client.names, pv.name)
-
-    def _latency(self, server: str, command: str, ns: int) -> None:
-        key = (server, command)
-        latency = self.latencies.get(key)
-        if latency is None:
-            if len(self.latencies) >= _MOST:
-                self.dropped += 1
-                return
-            latency = self.latencies[key] = Latency()
-        latency.add(ns / 1e9)
-
-    def _channel(self, record: Record, now: int) -> None:
-        message = record.message
-        if isinstance(message, messages.CreateChannel):
-            for cid, name in message.channels:
-                key = (record.src.rpartition(":")[0], record.dst, name)
-                if len(self._channels) < _MOST or key in self._channels:
-                    self._channels[key] = self._channels.get(key, 0) + 1
-                if len(self._asked_channels) >= _WAITING_MOST:
-                    del self._asked_channels[next(iter(self._asked_channels))]
-                self._asked_channels[record.connection, cid] = now
-        elif isinstance(message, messages.CreateChannelReply):
-            asked = self._asked_channels.pop((record.connection, message.cid), None)
-            if asked is not None:
-                self._latency(record.src, "CREATE_CHANNEL", now - asked)
-
-    def _connect(self, record: Record) -> None:
-        """The first message of a connection."""
-        assert record.connection is not None
-        client, server = (
-            (record.dst, record.src) if record.direction == "server" else (record.src, record.dst)
-        )
-        if len(self._connections) >= _MOST:
-            self.dropped += 1
-            return
-        self._connections[record.connection] = client, server
-        pair = (client.rpartition(":")[0], server)
-        self._pairs[pair] = self._pairs.get(pair, 0) + 1
-        for table, address, other in ((self.servers, server, client), (self.clients, client, server)):
-            end = self._end(table, address)
-            if end is not None:
-                end.connections += 1
-                if other in end.peers or len(end.peers) < 1000:
-                    end.peers[other] = end.peers.get(other, 0) + 1
-        frame = record.frame
-        end = self.servers.get(server)
-        if end is not None and frame is not None:
-            end.notes["big-endian" if frame.byteorder == "big" else "little-endian"] = None
 
     def _end(self, table: dict[str, End], address: str) -> End | None:
         end = table.get(address)
@@ -390,281 +476,494 @@ class Summary:
             end = table[address] = End(address)
         return end
 
-    def _validation(self, record: Record) -> None:
+    # -- what came
+
+    def _first_update(self, record: Record) -> Pv | None:
+        """The first update of a PV, or of a connection."""
+        self._connected(record)
+        now = record.ns
+        self._moment(now)
+        pv = self._pv(record)
+        if pv is not None and not pv.updates:
+            pv.first = now
+            _learn(pv, record.value.type)
+        return pv
+
+    def _overrun(self, pv: Pv, held: value.Value, overrun: bitset.BitSet) -> None:
+        names = held.type.names
+        for i in overrun.expand(held.type):
+            self._keep(pv.overruns, names[i], pv.overruns.get(names[i], 0) + 1)
+
+    def _frame(self, pv: Pv, held: value.Value) -> None:
+        """A frame, if the pixels are among what came."""
+        type = held.type
+        if "value" not in held or "dimension" not in held:
+            return
+        changed = held.changed
+        if 0 not in changed and type.index("value") not in changed:
+            return
+        array = getattr(held["value"], "value", None)
+        if not isinstance(array, np.ndarray):
+            return
+        pv.frames += 1
+        pv.pixels += array.nbytes
+        try:
+            frame = Frame(held)
+        except PvaError:
+            # Its sizes are wrong, or its codec is not known: what it says of itself.
+            sizes = held["dimension"] if isinstance(held["dimension"], list) else []
+            shown = [item["size"] for item in reversed(sizes) if item is not None and "size" in item]
+            codec = str(held["codec.name"]) if "codec.name" in type else ""
+            dtype = "" if codec else array.dtype.name
+        else:
+            codec, dtype, shown = frame.codec, frame.dtype.name, list(frame.shape)
+        shape = f"{dtype} {'×'.join(map(str, shown))}".strip()[:_CHARACTERS]
+        if shape != pv.shape:
+            pv.shape = shape
+            pv.shapes += 1
+        pv.codec = codec[:_CHARACTERS]
+
+    def _operation(self, record: Record, connection: _Connection | None, command: str, now: int) -> None:
+        """A request, which waits for its answer, or an answer."""
+        pv = self._pv(record)
+        sub = record.subcommand or 0
+        type = record.type
+        if pv is not None and type is not None:
+            _learn(pv, type)
+        ioid = record.ioid
+        if record.direction == "client":
+            what = f"{command} INIT" if sub & 0x08 else _VARIANTS.get((command, sub & _VARIANT), command)
+            self._asks(record, command, what, pv)
+            if command == "MONITOR" and not sub & 0x08:
+                # Start, stop, ack and destroy are not answered.
+                if pv is not None and not pv.started and isinstance(record.message, messages.MonitorStart):
+                    pv.started = now
+            elif connection is not None and ioid is not None:
+                self._wait(connection, ioid, _Waiting(now, command, what, pv.name if pv is not None else ""))
+            return
+        held = record.value
+        if pv is not None and isinstance(held, value.Value) and command != "RPC":
+            _learn(pv, held.type)
+            if pv.is_image and command != "MONITOR":
+                self._frame(pv, held)
+        if connection is None or ioid is None:
+            return
+        asked = connection.waiting.get(ioid)
+        if asked is not None and asked.command == command and (command != "MONITOR" or sub & 0x08):
+            self._answered(connection, ioid, now, pv)
+
+    def _asks(self, record: Record, command: str, what: str, pv: Pv | None) -> None:
+        first = what.endswith(" INIT")
+        subscribes = first and command == "MONITOR"
+        if pv is not None and (subscribes if command == "MONITOR" else not first):
+            name = command if subscribes else what
+            pv.commands[name] = pv.commands.get(name, 0) + 1
+        client = self._end(self.clients, record.src)
+        if client is not None and (first or command == "GET_FIELD"):
+            client.asked[command] = client.asked.get(command, 0) + 1
+            if pv is not None:
+                self._keep(client.names, pv.name)
+
+    def _wait(self, connection: _Connection, key: int | str, request: _Waiting) -> None:
+        """A request waits for its answer. Another one of the same number, before it, will get none."""
+        waiting = connection.waiting
+        old = waiting.pop(key, None)
+        if old is not None:
+            self._give_up(connection, old, request.since)
+        elif self._waits < _MOST:
+            self._waits += 1
+        elif waiting:
+            self._give_up(connection, waiting.pop(next(iter(waiting))), request.since)
+        else:
+            self.dropped += 1
+            return
+        waiting[key] = request
+
+    def _answered(self, connection: _Connection, key: int | str, now: int, pv: Pv | None = None) -> None:
+        asked = connection.waiting.pop(key, None)
+        if asked is None:
+            return
+        self._waits -= 1
+        seconds = max(now - asked.since, 0) / 1e9
+        self._latency(connection.server, asked.what, seconds, asked.pv)
+        if pv is not None:
+            latency = pv.latencies.get(asked.what) or Latency()
+            if latency.count or self._keep(pv.latencies, asked.what, latency):
+                latency.add(seconds, pv.name)
+
+    def _give_up(self, connection: _Connection, request: _Waiting, until: int) -> None:
+        if not connection.heard:
+            return  # nothing of the server is in the capture: it may have answered
+        key = (request.what, request.pv, connection.client, connection.server)
+        found = self._given_up.get(key)
+        if found is None and len(self._given_up) >= _MOST:
+            self.dropped += 1
+            return
+        count, longest = found or (0, 0)
+        self._given_up[key] = count + 1, max(longest, until - request.since)
+
+    def _latency(self, server: str, what: str, seconds: float, pv: str) -> None:
+        key = (server, what)
+        latency = self.latencies.get(key)
+        if latency is None:
+            if len(self.latencies) >= _MOST:
+                self.dropped += 1
+                return
+            latency = self.latencies[key] = Latency()
+        latency.add(seconds, pv)
+
+    def _status(self, record: Record, command: str, kind: str, text: str) -> None:
+        where = _one(record.pv) or f"{record.src} → {record.dst}"
+        self._tally(self.statuses, (where, command, kind, text[:_CHARACTERS]))
+
+    def _note(self, record: Record, command: str) -> None:
+        """What could not be understood of a message; that values are out of date follows from losses, which are told."""
+        message = record.message
+        if message is None or message.reason:
+            self._tally(self.unread, (f"{record.src} → {record.dst}", command, _same(record.note)))
+
+    # -- connections and channels
+
+    def _connected(self, record: Record) -> _Connection | None:
+        number = record.connection
+        if number is None:
+            return None
+        found = self._connections.get(number)
+        return self._connect(record, number) if found is None else found
+
+    def _connect(self, record: Record, number: int) -> _Connection:
+        """The first message of a connection."""
+        client, server = (
+            (record.dst, record.src) if record.direction == "server" else (record.src, record.dst)
+        )
+        if len(self._connections) >= _MOST:
+            oldest = next(iter(self._connections))
+            self._forget(oldest, self._connections.pop(oldest), record.ns)
+        connection = _Connection(client, server, record.ns, record.ticks, record.clock)
+        self._connections[number] = connection
+        again = number <= self._forgotten
+        for table, address, other in ((self.servers, server, client), (self.clients, client, server)):
+            end = self._end(table, address)
+            if end is not None and not again:
+                end.connections += 1
+                self._keep(end.peers, other, end.peers.get(other, 0) + 1)
+        return connection
+
+    def _forget(self, number: int, connection: _Connection, now: int) -> None:
+        """Make room for a newer connection."""
+        self._forgotten = max(self._forgotten, number)
+        self._waits -= len(connection.waiting)
+        for request in connection.waiting.values():
+            self._give_up(connection, request, now)
+        self._room += len(connection.opened) + len(connection.closing)
+        self._settle(connection)
+        self._tally(self._ended, (_host(connection.client), connection.server))
+
+    def _settle(self, connection: _Connection) -> None:
+        for table, address in ((self.servers, connection.server), (self.clients, connection.client)):
+            end = table.get(address)
+            if end is not None:
+                end.bytes += connection.bytes
+        connection.bytes = 0
+
+    def settle(self) -> None:
+        """Add what the connections carried to their ends' `bytes`. More records can be added afterwards."""
+        for connection in self._connections.values():
+            self._settle(connection)
+
+    def _session(self, record: Record, connection: _Connection, now: int) -> None:
+        """The handshake, channels opened and closed, echoes."""
         message = record.message
         frame = record.frame
-        if isinstance(message, messages.ConnectionValidationResponse):
-            end = self._end(self.clients, record.src)
-            if end is not None:
-                data = message.data
-                who = message.method
-                if isinstance(data, value.Value) and "user" in data:
-                    who = f"{data['user']}@{data['host']}" if "host" in data else str(data["user"])
-                _keep(end.notes, who)
+        if isinstance(message, messages.CreateChannel):
+            for cid, name in message.channels:
+                name = name[:_CHARACTERS]
+                if name in connection.opened:
+                    self._tally(self.reopened, (name, connection.server))
+                self._wait(connection, ~cid, _Waiting(now, record.command, record.command, name))
+        elif isinstance(message, messages.CreateChannelReply):
+            self._answered(connection, ~message.cid, now)
+            name = _one(record.pv)
+            if message.status.ok and message.sid != messages.NO_CHANNEL and name:
+                self._keep(connection.opened, name)
+                search = self.searches.get(name)
+                if search is not None:
+                    self._keep(search.connected, _host(connection.client))
+        elif isinstance(message, messages.DestroyChannel):
+            # Old clients of pvAccessCPP swap the two numbers.
+            ids = (message.cid, ~message.sid)
+            if record.direction == "client":
+                for number in ids:
+                    self._keep(connection.closing, number)
+            elif any(number in connection.closing for number in ids):
+                for number in ids:
+                    if connection.closing.pop(number, 0) is None:
+                        self._room += 1
+            elif connection.asks and not connection.gaps:
+                where = _one(record.pv) or f"channel {message.cid} of {record.dst}"
+                self._tally(self.closed, (where, record.src))
+        elif isinstance(message, messages.Echo):
+            if record.direction == "client":
+                self._wait(connection, "ECHO", _Waiting(now, "ECHO", "ECHO", ""))
+            else:
+                self._answered(connection, "ECHO", now)
+        elif isinstance(message, messages.ConnectionValidationResponse):
+            self._wait(connection, "", _Waiting(now, record.command, record.command, ""))
+            self._account(record, message)
+        elif isinstance(message, messages.ConnectionValidated):
+            self._answered(connection, "", now)
         elif isinstance(message, messages.ConnectionValidationRequest) and frame is not None:
             end = self._end(self.servers, record.src)
             if end is not None:
-                _keep(end.notes, f"protocol version {frame.version}")
+                self._keep(end.notes, f"version {frame.version}")
+                self._keep(end.notes, "big-endian" if frame.byteorder == "big" else "little-endian")
 
-    def _search(self, record: Record, now: int) -> None:
-        message = record.message
-        if not isinstance(message, messages.Search):
+    def _account(self, record: Record, message: messages.ConnectionValidationResponse) -> None:
+        end = self._end(self.clients, record.src)
+        frame = record.frame
+        if end is None or frame is None:
             return
+        data = message.data
+        held = data if isinstance(data, value.Value) else getattr(data, "value", None)
+        who = ""
+        if isinstance(held, value.Value) and "user" in held:
+            who = f"{held['user']}@{held['host']}" if "host" in held else str(held["user"])
+        if message.method != "ca" or not who:
+            who = f"{message.method} {who}".strip()
+        self._keep(end.accounts, who[:_CHARACTERS])
+        self._keep(end.notes, f"version {frame.version}")
+        self._keep(end.notes, "big-endian" if frame.byteorder == "big" else "little-endian")
+
+    # -- search and beacons
+
+    def _search(self, record: Record, message: messages.Search, now: int) -> None:
+        if record.transport == "udp":
+            client = f"{_bracketed(message.address) or _host(record.src)}:{message.port}"
+        else:
+            client = record.src
+        forwarded = _host(record.dst) == _FORWARDED and message.address != ""
         for _, name in message.channels:
-            found = self.searches.get(name)
-            if found is None:
+            name = name[:_CHARACTERS]
+            search = self.searches.get(name)
+            if search is None:
                 if len(self.searches) >= _MOST:
                     self.dropped += 1
                     continue
-                found = self.searches[name] = _Names(now)
-            found.asked += 1
-            _keep(found.clients, record.src.rpartition(":")[0])
+                search = self.searches[name] = Search()
+            asker = search.clients.get(client)
+            if asker is None:
+                asker = Asker()
+                if not self._keep(search.clients, client, asker):
+                    continue
+            if forwarded:
+                asker.forwarded += 1
+                if asker.asked:
+                    continue  # seen already
+            else:
+                asker.asked += 1
+            asker.last = now
+            if not asker.since:
+                asker.since_ns = now
+            asker.since += 1
 
-    def _answer(self, record: Record) -> None:
-        message = record.message
-        if not isinstance(message, messages.SearchResponse):
-            return
-        host = record.src.rpartition(":")[0]
-        address = f"{message.address or host}:{message.port}"
-        self._guid(message.guid, address)
+    def _answer(self, record: Record, message: messages.SearchResponse, now: int) -> None:
+        address = f"{_bracketed(message.address) or _host(record.src)}:{message.port}"
+        self._guid(message.guid, address, now)
         if not message.found:
             return
         for name in record.pv if isinstance(record.pv, tuple) else ():
-            found = self.searches.get(name)
-            if found is not None:
-                _keep(found.answers, address)
+            search = self.searches.get(name[:_CHARACTERS])
+            if search is None:
+                continue
+            self._keep(search.answers, address, message.guid)
+            asker = search.clients.get(record.dst)
+            # It may be answered at another port than it asked to be.
+            host = _host(record.dst)
+            askers = (
+                [asker] if asker else [a for client, a in search.clients.items() if _host(client) == host]
+            )
+            for asker in askers:
+                if asker.since:
+                    self._latency(address, "SEARCH", max(now - asker.last, 0) / 1e9, name)
+                asker.answered = True
+                asker.since = 0
 
-    def _guid(self, guid: bytes, address: str) -> None:
+    def _guid(self, guid: bytes, address: str, now: int) -> None:
+        """A server tells its GUID: a new one at the same address is a new server."""
         known = self._guids.get(guid)
         if known is None:
             if len(self._guids) >= _MOST:
                 self.dropped += 1
                 return
             known = self._guids[guid] = {}
-        _keep(known, address)
+        end = self._end(self.servers, address)
+        if end is not None and end.guid != guid:
+            if end.guid and address not in known and len(self.restarts) < _MOST:
+                self.restarts.append((address, now))
+            end.guid = guid
+        self._keep(known, address)
 
-    def _beacon(self, record: Record) -> None:
-        message = record.message
-        if not isinstance(message, messages.Beacon):
-            return
-        address = f"{message.address or record.src.rpartition(':')[0]}:{message.port}"
-        self._guid(message.guid, address)
-        known = self._beacons.get(address)
+    def _beacon(self, record: Record, message: messages.Beacon, now: int) -> None:
+        address = f"{_bracketed(message.address) or _host(record.src)}:{message.port}"
+        self._guid(message.guid, address, now)
+        known = self.beacons.get(address)
         if known is None:
-            if len(self._beacons) >= _MOST:
+            if len(self.beacons) >= _MOST:
                 self.dropped += 1
                 return
-            known = self._beacons[address] = _Beacons()
-        elif message.guid != known.guid:
-            self._jump(f"{address}: a new GUID: the server was restarted")
-        else:
+            self.beacons[address] = Beacons(message.guid, message.sequence, message.change_count, now)
+            return
+        if message.guid == known.guid:
             step = (message.sequence - known.sequence) & 0xFF
-            # The same beacon, seen on several interfaces or sent to several addresses, is none.
-            if step > 1:
-                self._jump(f"{address}: beacons are missing or jumped")
-            if message.change_count != known.change:
-                self._jump(f"{address}: its PVs changed")
+            if not step:
+                return  # the same beacon, sent to several addresses
+            if step < 0x80:
+                known.missing += step - 1
+            else:
+                known.back += 1
+            known.changes += message.change_count != known.change
         known.guid, known.sequence, known.change = message.guid, message.sequence, message.change_count
         known.count += 1
+        known.last = now
 
-    def _jump(self, text: str) -> None:
-        if text in self._jumps or len(self._jumps) < _MOST:
-            self._jumps[text] = self._jumps.get(text, 0) + 1
+    # -- losses
 
     def _damage(self, record: Record, command: str) -> None:
         damage = record.damage
         assert damage is not None
+        self.bytes += damage.lost
         what = "missing" if damage.missing else "not decoded"
-        reason = damage.reason if not damage.missing else "bytes of the stream are missing"
-        key = (
-            f"{record.src} → {record.dst}",
-            what,
-            f"{command}: {reason}" if damage.frame is not None else reason,
-        )
-        tally = self.lost.get(key)
-        if tally is None:
-            if len(self.lost) >= _MOST:
-                self.dropped += 1
-                return
-            tally = self.lost[key] = [0, 0]
-        tally[0] += 1
-        tally[1] += damage.missing or damage.lost
+        reason = damage.reason if not damage.missing or damage.lost else "bytes of the stream are missing"
+        if damage.frame is not None:
+            reason = f"{command}: {reason}"
+        key = (f"{record.src} → {record.dst}", what, _same(reason))
+        found = self.lost.get(key)
+        if found is None and len(self.lost) >= _MOST:
+            self.dropped += 1
+        else:
+            times, size, why = found or (0, 0, reason[:_CHARACTERS])
+            self.lost[key] = times + 1, size + (damage.missing or damage.lost), why
+        number = record.connection
+        connection = None if number is None else self._connections.get(number)
+        if connection is None:
+            return
+        if damage.direction != "server":
+            connection.gaps = True
+        if damage.direction != "client":
+            # The answers may have been in what is lost.
+            operation = damage.operation
+            answered = list(connection.waiting) if operation is None else [operation.ioid]
+            for key in answered:
+                if connection.waiting.pop(key, None) is not None:
+                    self._waits -= 1
 
     # -- what it comes to
 
-    def reconnects(self) -> list[tuple[str, str, int]]:
-        """(client's host, server, connections) where there was more than one, the most first."""
-        return sorted(
-            ((client, server, n) for (client, server), n in self._pairs.items() if n > 1),
-            key=lambda found: -found[2],
-        )
+    def reconnects(self) -> list[Reconnect]:
+        """Hosts that connected to a server again when an earlier connection had come to its end, the most first.
+
+        Connections that say something at the same time are of several clients.
+        """
+        pairs: dict[tuple[str, str], list[tuple[int, int]]] = {pair: [] for pair in self._ended}
+        for connection in self._connections.values():
+            pair = (_host(connection.client), connection.server)
+            span = (connection.first, connection.clock.nanoseconds(connection.ticks))
+            pairs.setdefault(pair, []).append(span)
+        found = []
+        for (client, server), spans in pairs.items():
+            ended = self._ended.get((client, server), 0)
+            free: list[int] = []
+            times = []
+            for first, last in sorted(spans):
+                if free and free[0] < first:
+                    heapreplace(free, last)
+                    times.append(first)
+                else:
+                    heappush(free, last)
+            if times or ended:
+                again = len(times) + (ended if spans else ended - 1)
+                if again:
+                    found.append(Reconnect(client, server, len(spans) + ended, again, tuple(times)))
+        return sorted(found, key=lambda item: -item.again)
+
+    def one_sided(self) -> list[tuple[str, str]]:
+        """(client, server) of the connections of which only the client's direction is in the capture."""
+        return [(c.client, c.server) for c in self._connections.values() if not c.heard]
 
     def unanswered_searches(self) -> list[tuple[str, int, list[str]]]:
-        """(name, how often it was searched, by which hosts) of the names that nobody answered, the most first."""
-        found = [
-            (name, search.asked, list(search.clients))
-            for name, search in self.searches.items()
-            if not search.answers
-        ]
-        return sorted(found, key=lambda item: -item[1])
+        """(name, how often it was searched, by which hosts) of the names that were never answered, the most first.
+
+        Of hosts that were not, where others were.
+        """
+        found = [(name, search.unanswered()) for name, search in self.searches.items()]
+        listed = [(name, sum(hosts.values()), list(hosts)) for name, hosts in found if hosts]
+        return sorted(listed, key=lambda item: (-item[1], item[0]))
+
+    def lost_searches(self) -> list[tuple[str, int, list[str]]]:
+        """The same of names that were answered at first and are searched for again without an answer."""
+        found = []
+        for name, search in self.searches.items():
+            hosts: dict[str, int] = {}
+            for client, asker in search.clients.items():
+                if asker.answered and asker.since >= _LOST_ASKED and asker.last - asker.since_ns >= _LOST_NS:
+                    hosts[_host(client)] = hosts.get(_host(client), 0) + asker.since
+            if hosts:
+                found.append((name, sum(hosts.values()), list(hosts)))
+        return sorted(found, key=lambda item: (-item[1], item[0]))
 
     def answered_twice(self) -> list[tuple[str, list[str]]]:
-        """(name, servers) of the names that several servers claim."""
+        """(name, addresses) of the names that several servers claim. One of several addresses has one GUID."""
         return [
-            (name, list(search.answers)) for name, search in self.searches.items() if len(search.answers) > 1
+            (name, list(search.answers))
+            for name, search in self.searches.items()
+            if len(search.answers) > 1 and len(set(search.answers.values())) > 1
         ]
 
     def duplicate_guids(self) -> list[tuple[str, list[str]]]:
-        """(GUID, addresses) of GUIDs that were seen at several ports of several hosts."""
-        return [
-            (guid.hex(), list(addresses))
-            for guid, addresses in self._guids.items()
-            if len({address.rpartition(":")[2] for address in addresses}) > 1
-        ]
+        """(GUID, addresses) of GUIDs that were seen at several addresses: a copied one, or a server of several networks.
 
-    def unanswered(self) -> list[tuple[str, str, str, float]]:
-        """(command, PV, client, age in seconds at the end) of the requests without an answer, the oldest first."""
+        A loopback address is no other one than that of the same port.
+        """
+        found = []
+        for guid, known in self._guids.items():
+            ports = {a.rpartition(":")[2] for a in known if not _is_loopback(a)}
+            addresses = [a for a in known if not _is_loopback(a) or a.rpartition(":")[2] not in ports]
+            if len(addresses) > 1:
+                found.append((guid.hex(), addresses))
+        return found
+
+    def unanswered(self) -> list[Unanswered]:
+        """Requests that were not answered, those that waited longest first.
+
+        Where answers may have been lost, or are of the direction that the capture does not hold, nothing is said.
+        """
+        found = dict(self._given_up)
+        end = self.last
+        for connection in self._connections.values():
+            if not connection.heard:
+                continue
+            for request in connection.waiting.values():
+                key = (request.what, request.pv, connection.client, connection.server)
+                count, longest = found.get(key, (0, 0))
+                found[key] = count + 1, max(longest, end - request.since)
+        listed = [Unanswered(*key, count, ns / 1e9) for key, (count, ns) in found.items()]
+        return sorted(listed, key=lambda item: (-item.seconds, item.pv))
+
+    def silent(self) -> list[tuple[str, float]]:
+        """(PV, seconds until the end) of the monitors that were started and of which no update came, the longest first."""
+        end = self.last
         found = [
-            (command, pv, client, (self.last - since) / 1e9)
-            for (_, _, command), (since, pv, client) in self._waiting.items()
+            (pv.name, (end - pv.started) / 1e9) for pv in self.pvs.values() if pv.started and not pv.updates
         ]
-        return sorted(found, key=lambda item: -item[3])
+        return sorted(found, key=lambda item: -item[1])
 
     def problems(self) -> list[tuple[str, list[str]]]:
         """(heading, lines) of all that is wrong."""
-        found: list[tuple[str, list[str]]] = []
-        lost = sorted(self.lost.items(), key=lambda item: -item[1][1])
-        found.append(
-            ("lost or damaged", [f"{where}: {n} bytes {what} in {times} place{_s(times)}: {why}"
-                                 for (where, what, why), (times, n) in lost])
-        )  # fmt: skip
-        statuses = sorted(self.statuses.items(), key=lambda item: -item[1])
-        found.append(
-            (
-                "errors from servers",
-                [
-                    f"{pv or '?'}: {command} {kind} {text!r}{_times(n)}"
-                    for (pv, command, kind, text), n in statuses
-                ],
-            )
-        )
-        found.append(
-            (
-                "never answered",
-                [
-                    f"{command} {pv or '?'} by {client}, {_time(age)} before the end"
-                    for command, pv, client, age in self.unanswered()
-                ],
-            )
-        )
-        found.append(
-            (
-                "searches never answered",
-                [f"{name}{_times(n)}, by {_list(hosts)}" for name, n, hosts in self.unanswered_searches()],
-            )
-        )
-        found.append(
-            (
-                "names that several servers answer",
-                [f"{name}: {_list(servers)}" for name, servers in self.answered_twice()],
-            )
-        )
-        found.append(
-            (
-                "GUIDs of several servers",
-                [f"{guid}: {_list(where)}" for guid, where in self.duplicate_guids()],
-            )
-        )
-        found.append(
-            (
-                "reconnects",
-                [f"{client} → {server}: {n} connections" for client, server, n in self.reconnects()],
-            )
-        )
-        found.append(("beacons", [f"{text}{_times(n)}" for text, n in self._jumps.items()]))
-        overruns = [
-            f"{pv.name}: {', '.join(f'{name}{_times(n)}' for name, n in sorted(pv.overruns.items(), key=lambda item: -item[1])[:6])}"
-            for pv in self.pvs.values()
-            if pv.overruns
-        ]
-        found.append(("overruns: older values lost by the server", overruns))
-        return [(heading, lines) for heading, lines in found if lines]
+        return report.problems(self)
 
-    def text(self) -> str:
-        """The report."""
-        out: list[str] = []
-        span = (self.last - self.first) / 1e9
-        out.append(
-            f"{self.records} message{_s(self.records)}, {_size(self.bytes)} in {_time(span)}; "
-            f"{len(self.pvs)} PV{_s(len(self.pvs))}, {len(self.servers)} server{_s(len(self.servers))}, "
-            f"{len(self.clients)} client{_s(len(self.clients))}"
-        )
-        for heading, lines in self.problems():
-            out += ["", f"! {heading}"]
-            out += _cut([f"  {_clean(line)}" for line in lines])
-        if self.pvs:
-            out += ["", "PVs"]
-            out += _table(
-                ["name", "type", "updates", "rate", "data", "frames", "other requests"],
-                [_pv_row(pv) for pv in sorted(self.pvs.values(), key=lambda pv: (-pv.bytes, pv.name))],
-            )
-        if self.servers:
-            out += ["", "servers"]
-            guids = {address: guid.hex() for guid, known in self._guids.items() for address in known}
-            out += _table(
-                ["address", "connections", "clients", "of itself", "GUID"],
-                [
-                    [
-                        end.address,
-                        str(end.connections),
-                        str(len(end.peers)),
-                        ", ".join(end.notes),
-                        guids.get(end.address, ""),
-                    ]
-                    for end in self.servers.values()
-                ],
-            )
-        if self.clients:
-            out += ["", "clients"]
-            out += _table(
-                ["address", "account", "servers", "asks for"],
-                [
-                    [end.address, ", ".join(end.notes), _list(list(end.peers)), _asked(end)]
-                    for end in self.clients.values()
-                ],
-            )  # fmt: skip
-        if self.latencies:
-            out += ["", "answers"]
-            out += _table(
-                ["server", "command", "count", "median", "99 %", "longest"],
-                [
-                    [server, command, str(latency.count)]
-                    + [_time(seconds) for seconds in (latency.quantile(0.5), latency.quantile(0.99), latency.longest)]
-                    for (server, command), latency in sorted(self.latencies.items(), key=lambda item: -item[1].count)
-                ],
-            )  # fmt: skip
-        if self.dropped:
-            out += ["", f"{self.dropped} entries were too many to be kept: the tables above are incomplete"]
-        return "\n".join(out)
-
-
-def _pv_row(pv: Pv) -> list[str]:
-    rate = pv.rate
-    span = (pv.last - pv.first) / 1e9
-    data = _size(pv.bytes) if pv.updates else ""
-    if rate is not None and pv.frames > 1 and span > 0:
-        data += f" ({_size(pv.pixels * (pv.updates - 1) / pv.updates / span)}/s)"
-    frames = f"{pv.frames} × {pv.shape}" if pv.frames else ""
-    return [
-        _clean(pv.name), pv.type, str(pv.updates) if pv.updates else "", f"{rate:.4g} Hz" if rate is not None else "", data, frames,
-        ", ".join(f"{n} {command}" for command, n in pv.commands.items()),
-    ]  # fmt: skip
-
-
-def _asked(end: End) -> str:
-    """What a client asked for."""
-    what = ", ".join(f"{n} {command}" for command, n in end.asked.items() if n)
-    return f"{what} of {_list(list(end.names))}" if end.names else what
+    def text(self, width: int | None = None) -> str:
+        """The report; lines are cut at `width` characters."""
+        return report.text(self, width)
 
 
 def type_name(type: introspection.FieldDesc | None) -> str:
@@ -676,60 +975,38 @@ def type_name(type: introspection.FieldDesc | None) -> str:
     name = type.id
     if name.startswith("epics:nt/"):
         name = name.removeprefix("epics:nt/").partition(":")[0]
+    name = name[:_CHARACTERS] or "structure"
     held = type.members.get("value")
-    if held is None or held.code == UNION:
-        return name or "structure"
-    if held.code == STRUCTURE:
-        return name if name else "structure"
-    return f"{name or 'structure'} {held.format('short')}" if len(held.format("short")) < 30 else name
+    if held is None or held.code in (UNION, STRUCTURE):
+        return name
+    short = held.format("short")
+    return f"{name} {short}" if len(short) < 30 else name
+
+
+def _learn(pv: Pv, type: introspection.FieldDesc) -> None:
+    """The type of a PV: the first told of it, but the whole type rather than a part that someone selected of it."""
+    if pv.type and (pv.type.startswith("NT") or not type.id.startswith("epics:nt/")):
+        return
+    pv.type = type_name(type)
+    pv.is_image = pv.type.startswith("NTNDArray")
 
 
 def _one(pv: str | tuple[str, ...]) -> str:
-    return pv if isinstance(pv, str) else ", ".join(name for name in pv if name)
+    return (pv if isinstance(pv, str) else ", ".join(name for name in pv if name))[:_CHARACTERS]
 
 
-def _s(n: int) -> str:
-    return "" if n == 1 else "s"
+def _same(reason: str) -> str:
+    """A reason without the numbers in it, by which many are one."""
+    return "".join("#" if c.isdigit() else c for c in reason[:_CHARACTERS])
 
 
-def _times(n: int) -> str:
-    return "" if n == 1 else f" ×{n}"
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
 
 
-def _list(items: list[str], most: int = 3) -> str:
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
-def _clean(text: str) -> str:
-    return "".join(c if c.isprintable() and not 0xD800 <= ord(c) < 0xE000 else ascii(c)[1:-1] for c in text)
-
-
-def _size(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000 or unit == "GB":
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.3g} {unit}"
-        n /= 1000
-    raise AssertionError("unreachable")
-
-
-def _time(seconds: float) -> str:
-    if seconds >= 1 or seconds <= 0:
-        return f"{seconds:.3g} s"
-    for unit, scale in (("ms", 1e3), ("µs", 1e6), ("ns", 1e9)):
-        if seconds * scale >= 1:
-            return f"{seconds * scale:.3g} {unit}"
-    return f"{seconds * 1e9:.1g} ns"
-
-
-def _cut(lines: list[str]) -> list[str]:
-    return lines if len(lines) <= _LINES else [*lines[:_LINES], f"  ... and {len(lines) - _LINES} more"]
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
-    """Aligned columns; those with nothing in them are left out."""
-    used = [k for k in range(len(heads)) if any(row[k] for row in rows)]
-    shown = rows[:_LINES]
-    widths = {k: max(len(heads[k]), *(len(row[k]) for row in shown)) for k in used}
-    lines = ["  " + "  ".join(heads[k].ljust(widths[k]) for k in used).rstrip()]
-    lines += ["  " + "  ".join(row[k].ljust(widths[k]) for k in used).rstrip() for row in shown]
-    return lines + ([f"  ... and {len(rows) - _LINES} more"] if len(rows) > _LINES else [])
+def _is_loopback(address: str) -> bool:
+    return address.startswith(("127.", "[::1]"))

@@ -1,0 +1,286 @@
+"""A Summary as text: problems first, then tables; what is empty is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .summary import End, Latency, Pv, Summary
+
+# Lines of a section, and characters of a cell.
+_LINES: Final = 20
+_CELL: Final = 72
+
+
+def text(summary: Summary, width: int | None = None) -> str:
+    """The report."""
+    summary.settle()
+    out = _head(summary)
+    for heading, lines in problems(summary):
+        out += ["", f"! {heading}", *_cut([f"  {_clean(line)}" for line in lines])]
+    for heading, heads, rows in (
+        ("PVs", "name|type|>updates|>rate|>data|>data rate|>frames|asked", _pvs(summary)),
+        ("servers", "address|>connections|>clients|>data|of itself|beacons|GUID", _servers(summary)),
+        ("clients", "address|account|of itself|>data|servers|asks for", _clients(summary)),
+        ("answers", "server|command|>count|>median|>99 %|>longest|slowest PV", _answers(summary)),
+    ):
+        if rows:
+            out += ["", heading, *_table(heads.split("|"), rows)]
+    if width is not None:
+        out = [line if len(line) <= width else f"{line[: max(width - 1, 0)]}…" for line in out]
+    return "\n".join(out)
+
+
+def problems(summary: Summary) -> list[tuple[str, list[str]]]:
+    """(heading, lines) of all that is wrong."""
+    start = summary.first
+
+    def at(times: Sequence[int]) -> str:
+        return f"{_list([time((ns - start) / 1e9) for ns in times])} after the start"
+
+    lost = sorted(summary.lost.items(), key=lambda item: (-item[1][1], item[0]))
+    unread = sorted(summary.unread.items(), key=lambda item: (-item[1], item[0]))
+    statuses = sorted(summary.statuses.items(), key=lambda item: (-item[1], item[0]))
+    closed = sorted(
+        {**summary.closed, **summary.reopened}, key=lambda key: (-summary.closed.get(key, 0), key)
+    )
+    overruns = sorted(
+        (pv for pv in summary.pvs.values() if pv.overruns),
+        key=lambda pv: (-max(pv.overruns.values()), pv.name),
+    )
+    restarts: dict[str, list[int]] = {}
+    for address, ns in summary.restarts:
+        restarts.setdefault(address, []).append(ns)
+    beacons = [
+        f"{address}: a new GUID{_times(len(times))}, {at(times)}: the server was restarted"
+        for address, times in restarts.items()
+    ]
+    for address, told in summary.beacons.items():
+        if told.missing:
+            beacons.append(f"{address}: {told.missing} beacons missing beside {told.count}")
+        if told.back:
+            beacons.append(f"{address}: numbers of beacons went back{_times(told.back)}")
+        if told.changes:
+            beacons.append(f"{address}: its PVs changed{_times(told.changes)}")
+    found: list[tuple[str, list[str]]] = [
+        ("lost or damaged", [f"{where}: {n} byte{_s(n)} {what} in {times} place{_s(times)}: {why}"
+                             for (where, what, _), (times, n, why) in lost]),
+        ("not understood", [f"{where}: {n} {command}: {why}" for (where, command, why), n in unread]),
+        ("errors and warnings", [f"{pv}: {command} {kind} {' '.join(said.split())!r}{_times(n)}"
+                                 for (pv, command, kind, said), n in statuses]),
+        ("never answered", [f"{command} {pv or server} by {client}{_times(n)}, {_waited(seconds)}"
+                            for command, pv, client, server, n, seconds in summary.unanswered()]
+         + [f"MONITOR {pv}: started, no update in {time(seconds)}" for pv, seconds in summary.silent()]),
+        ("searches never answered", [f"{name}{_times(n)}, by {_list(hosts)}{_elsewhere(summary, name, hosts)}"
+                                     for name, n, hosts in summary.unanswered_searches()]),
+        ("searches no longer answered", [f"{name}{_times(n)}, by {_list(hosts)}"
+                                         for name, n, hosts in summary.lost_searches()]),
+        ("names that several servers answer", [f"{name}: {_list(servers)}"
+                                               for name, servers in summary.answered_twice()]),
+        ("GUIDs at several addresses: copied, or of one server with several", [f"{guid}: {_list(where)}" for guid, where in summary.duplicate_guids()]),
+        ("reconnects", [f"{one.client} → {one.server}: connected again{_times(one.again)}, {one.connections} connections"
+                        + (f", {at(one.times)}" if one.times else "")
+                        for one in summary.reconnects()]),
+        ("channels closed by servers or opened again", [_closed(summary, key) for key in closed]),
+        ("beacons", beacons),
+        ("overruns: older values lost by the server", [f"{pv.name}: {_most(pv.overruns)}" for pv in overruns]),
+        ("only the client is heard", [f"{client} → {server}" for client, server in summary.one_sided()]),
+    ]  # fmt: skip
+    return [(heading, lines) for heading, lines in found if lines]
+
+
+def _head(summary: Summary) -> list[str]:
+    if not summary.records:
+        return ["no PVA messages"]
+    counts = ", ".join(
+        f"{len(table)} {name}{_s(len(table))}"
+        for table, name in ((summary.pvs, "PV"), (summary.servers, "server"), (summary.clients, "client"))
+    )
+    out = [
+        f"{summary.records} message{_s(summary.records)}, {size(summary.bytes)} "
+        f"in {time((summary.last - summary.first) / 1e9)}{_since(summary.first)}; {counts}"
+    ]
+    if summary.dropped:
+        out += ["", f"! incomplete: {summary.dropped} times there was no room for more"]
+    return out
+
+
+def _since(ns: int) -> str:
+    try:
+        return f" from {datetime.fromtimestamp(ns // 10**9, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        return ""  # a clock that shows no year of ours
+
+
+def _waited(seconds: float) -> str:
+    return f"waited {time(seconds)}" if seconds >= 1e-3 else "where the capture ends"
+
+
+def _elsewhere(summary: Summary, name: str, hosts: Sequence[str]) -> str:
+    """Who got the answers that these hosts did not get."""
+    clients = summary.searches[name].clients
+    known = {address.rpartition(":")[0]: None for address, asker in clients.items() if asker.answered}
+    others = [host for host in known if host not in hosts]
+    return f" (answered to {_list(others)})" if others else ""
+
+
+def _closed(summary: Summary, key: tuple[str, str]) -> str:
+    closed, reopened = summary.closed.get(key, 0), summary.reopened.get(key, 0)
+    words = [f"closed by the server{_times(closed)}"] if closed else []
+    words += [f"opened again in the same connection{_times(reopened)}"] if reopened else []
+    return f"{key[0]} of {key[1]}: {', '.join(words)}"
+
+
+def _pvs(summary: Summary) -> list[list[str]]:
+    shown = sorted(
+        summary.pvs.values(), key=lambda pv: (-pv.bytes, -pv.pixels, -sum(pv.commands.values()), pv.name)
+    )
+    return [_pv(pv) for pv in shown]
+
+
+def _pv(pv: Pv) -> list[str]:
+    kind = pv.type
+    if pv.shape:
+        kind = f"{kind} {pv.shape}{f' {pv.codec}' if pv.codec else ''}{' (varies)' if pv.shapes > 1 else ''}"
+    return [
+        pv.name,
+        kind,
+        str(pv.updates) if pv.updates else "",
+        si(pv.rate, "Hz") if pv.rate is not None else "",
+        size(pv.bytes) if pv.updates else "",
+        f"{size(pv.byte_rate)}/s" if pv.byte_rate is not None else "",
+        str(pv.frames) if pv.frames else "",
+        ", ".join(f"{n} {command}" for command, n in pv.commands.items()),
+    ]
+
+
+def _servers(summary: Summary) -> list[list[str]]:
+    shown = sorted(summary.servers.values(), key=lambda end: (-end.bytes, -end.connections, end.address))
+    rows = []
+    for end in shown:
+        told = summary.beacons.get(end.address)
+        beacons = "" if told is None else str(told.count)
+        if told is not None and told.count > 1:
+            beacons += f", every {time((told.last - told.first) / (told.count - 1) / 1e9)}"
+        rows.append([
+            end.address, str(end.connections) if end.connections else "", str(len(end.peers)) if end.peers else "",
+            size(end.bytes) if end.bytes else "", ", ".join(end.notes), beacons, end.guid.hex(),
+        ])  # fmt: skip
+    return rows
+
+
+def _clients(summary: Summary) -> list[list[str]]:
+    """Clients of the same host and account, such as a program that is started again and again, are one line."""
+    groups: dict[tuple[str, str, str], list[End]] = {}
+    for end in summary.clients.values():
+        key = (end.address.rpartition(":")[0], ", ".join(end.accounts), ", ".join(end.notes))
+        groups.setdefault(key, []).append(end)
+    rows = []
+    for (host, account, notes), ends in sorted(
+        groups.items(), key=lambda item: (-sum(end.bytes for end in item[1]), item[0])
+    ):
+        address = ends[0].address if len(ends) == 1 else f"{host}, {len(ends)} ports"
+        asked: dict[str, int] = {}
+        for end in ends:
+            for command, n in end.asked.items():
+                asked[command] = asked.get(command, 0) + n
+        names = {name: None for end in ends for name in end.names}
+        what = ", ".join(f"{n} {command}" for command, n in asked.items())
+        rows.append([
+            address, account, notes, size(sum(end.bytes for end in ends)),
+            _list(list({peer: None for end in ends for peer in end.peers})), f"{what} of {_list(list(names))}" if names else what,
+        ])  # fmt: skip
+    return rows
+
+
+def _answers(summary: Summary) -> list[list[str]]:
+    shown = sorted(summary.latencies.items(), key=lambda item: (-item[1].longest, item[0]))
+    return [[server, command, *_latency(latency)] for (server, command), latency in shown]
+
+
+def _latency(latency: Latency) -> list[str]:
+    # The quantiles are not exact: two digits.
+    parts = [min(float(f"{latency.quantile(part):.1e}"), latency.longest) for part in (0.5, 0.99)]
+    return [str(latency.count), *map(time, parts), time(latency.longest), latency.slowest]
+
+
+def _s(n: int) -> str:
+    return "" if n == 1 else "s"
+
+
+def _times(n: int) -> str:
+    return "" if n == 1 else f" ×{n}"
+
+
+def _list(items: Sequence[str], most: int = 3) -> str:
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def _most(counts: dict[str, int], most: int = 6) -> str:
+    """The largest counts."""
+    shown = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return _list([f"{name or 'all'}{_times(n)}" for name, n in shown], most)
+
+
+def _clean(text: str) -> str:
+    """Nothing that can do harm to a terminal or break a line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def si(number: float, unit: str) -> str:
+    """Three digits with a prefix: "39.6 Hz", "1.2 kHz", "0.25 Hz"."""
+    for prefix in ("", "k", "M", "G"):
+        # 999.9 would be written as 1e+03.
+        if number < 999.5:
+            return f"{number:.3g} {prefix}{unit}"
+        number /= 1000
+    return f"{number:.3g} T{unit}" if number < 999.5 else f"{number:.0f} T{unit}"
+
+
+def size(n: float) -> str:
+    """Bytes."""
+    return si(n, "B")
+
+
+def time(seconds: float) -> str:
+    """A duration: "75 µs", "2.36 ms", "11.4 s", "5 min", "2.5 h"."""
+    if seconds <= 0:
+        return "0 s"
+    for unit, scale in (("ns", 1e-9), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0)):
+        if seconds < scale * (999.5 if scale < 1 else 119.5):
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 60:.3g} min" if seconds < 119.5 * 60 else f"{seconds / 3600:.6g} h"
+
+
+def _cut(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= _LINES else [*lines[:_LINES], f"  ... and {len(lines) - _LINES} more"]
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned columns, to the right where the heading begins with ">"; those with nothing in them are left out."""
+    shown = [
+        [_cell(cell, column == len(heads) - 1) for column, cell in enumerate(row)] for row in rows[:_LINES]
+    ]
+    used = [column for column in range(len(heads)) if any(row[column] for row in shown)]
+    titles = [head.removeprefix(">") for head in heads]
+    widths = [max(map(len, cells)) for cells in zip(titles, *shown, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        return (
+            "  "
+            + "  ".join(_aligned(cells[column], widths[column], heads[column]) for column in used).rstrip()
+        )
+
+    more = [f"  ... and {len(rows) - _LINES} more"] if len(rows) > _LINES else []
+    return [line(titles), *map(line, shown), *more]
+
+
+def _aligned(cell: str, width: int, head: str) -> str:
+    return cell.rjust(width) if head.startswith(">") else cell.ljust(width)
+
+
+def _cell(text: str, last: bool) -> str:
+    text = _clean(text)
+    return text if last or len(text) <= _CELL else f"{text[: _CELL - 1]}…"
