@@ -311,6 +311,8 @@ class Writer:
     def bytes(self, b: Any) -> None:
         """Any buffer, as it is; from 64 KiB on it is not copied."""
         view = memoryview(b)
+        if not view.c_contiguous:
+            view = memoryview(view.tobytes())
         if view.nbytes >= _OWN_BUFFER:
             if self._tail:
                 self._buffers.append(bytes(self._tail))
@@ -336,6 +338,8 @@ class Writer:
             raise ValueError("patch_u32 after a large buffer")
         if not 0 <= pos <= len(self._tail) - 4:
             raise ValueError(f"no four bytes at {pos}")
+        if not 0 <= x <= 0xFFFFFFFF:
+            raise RangeError(f"uint32 cannot hold {x}")
         _U32[self.big].pack_into(self._tail, pos, x)
 
     def buffers(self) -> list[Any]:

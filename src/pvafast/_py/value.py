@@ -14,6 +14,7 @@ from .._types import (
     ARRAY_BITS,
     BOUNDED,
     BOUNDED_STRING,
+    DTYPES,
     FIXED,
     SCALAR_FORMS,
     SCALARS,
@@ -173,6 +174,12 @@ class Value:
         if (name,) not in self._fd_:
             raise AttributeError(f"no field {name!r}")
         self[(name,)] = obj
+
+    def __delitem__(self, name: str | tuple[str, ...], /) -> None:
+        raise TypeError("a field cannot be taken out of a Value")
+
+    def __delattr__(self, name: str, /) -> None:
+        raise AttributeError("a field cannot be taken out of a Value")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fd_._names_)
@@ -712,9 +719,16 @@ def _write_leaf(fd: FieldDesc, leaf: Any, w: Writer, ids: dict[FieldDesc, int] |
     elif code in SCALARS:
         w._number(SCALARS[code][3], SCALARS[code][0], leaf)
     elif code in SCALAR_FORMS:
-        if code & ARRAY_BITS != FIXED:
+        element = code & ~ARRAY_BITS
+        form = code & ARRAY_BITS
+        # Arrays and lists are kept as they were given: shape, dtype and length can have been set since.
+        if form in (BOUNDED, FIXED) or (
+            element != STRING and (leaf.ndim != 1 or leaf.dtype != DTYPES[element])
+        ):
+            leaf = _coercion.leaf(fd, leaf)
+        if form != FIXED:
             _count(w, len(leaf))
-        if code & ~ARRAY_BITS == STRING:
+        if element == STRING:
             _write_strings(w, leaf)
         else:
             _write_numbers(w, leaf)
