@@ -24,6 +24,8 @@ Name: TypeAlias = "str | tuple[str, ...]"
 
 _ROOT: Final = bitset.BitSet((0,))
 _STALE: Final = "messages before this one were lost: fields may be out of date"
+# So many messages with the same direction bit tell who sends a stream.
+_CERTAIN: Final = 3
 # Operations that have ended are kept for replies on their way, so many of them.
 _ENDED_KEPT: Final = 64
 # Where only the server is heard, GETs never end: so many of them keep their last value.
@@ -110,13 +112,22 @@ class _Damage:
 
 
 class _Stream:
-    __slots__ = ("damage", "framer", "key", "side")
+    """One of the streams. side: who sends it, once that is known; likely, likely_count: what its last messages say."""
+
+    __slots__ = ("damage", "framer", "key", "likely", "likely_count", "side")
 
     def __init__(self, key: Stream, framer: framing.Framer, side: _Side | None) -> None:
         self.key = key
         self.framer = framer
         self.side = side
+        self.likely = side
+        self.likely_count = 0
         self.damage: _Damage | None = None
+
+    @property
+    def role(self) -> Role | None:
+        """Who sends it, as far as one can tell."""
+        return None if self.likely is None else self.likely.role
 
 
 class _Batch:
@@ -186,7 +197,7 @@ class Observer:
         _trim(self._names, self._limits.channels)
         channel = self._cids.get(cid)
         if channel is not None and not channel.name:
-            channel.name = name
+            self._call(channel, name)
 
     def receive_data(self, direction: Stream, data: Any, time: Any = None) -> None:
         """The next bytes of a stream; `time` comes back in the events.
@@ -252,9 +263,10 @@ class Observer:
         try:
             framer.receive_eof()
         except DecodeError as error:
-            role = None if stream.side is None else stream.side.role
             self._work.append(
-                Malformed(direction=role, offset=error.offset, reason=error.reason, lost=pending, time=time)
+                Malformed(
+                    direction=stream.role, offset=error.offset, reason=error.reason, lost=pending, time=time
+                )
             )
 
     def events(self) -> Iterator[Observed | Update | Malformed]:
@@ -302,10 +314,14 @@ class Observer:
         """Who has sent the message, the stream not being known as anybody's."""
         side = self._server if message.from_server else self._client
         if stream.key is not None:
-            stream.side = side
-            other = self._streams.get(1 - int(stream.key))  # type: ignore[call-overload]
-            if other is not None and other.side is None:
-                other.side = self._client if side is self._server else self._server
+            # What looks like a message, where a stream is joined in its middle or behind damage, may be none.
+            stream.likely_count = stream.likely_count + 1 if side is stream.likely else 1
+            stream.likely = side
+            if stream.likely_count >= _CERTAIN:
+                stream.side = side
+                other = self._streams.get(1 - int(stream.key))  # type: ignore[call-overload]
+                if other is not None and other.side is None:
+                    other.side = other.likely = self._client if side is self._server else self._server
         return side
 
     def _drain(self, stream: _Stream, time: Any) -> None:
@@ -337,7 +353,7 @@ class Observer:
             return
         self._work.append(
             Malformed(
-                direction=None if stream.side is None else stream.side.role,
+                direction=stream.role,
                 offset=damage.offset,
                 path=damage.path,
                 reason=damage.reason,
@@ -482,6 +498,14 @@ class Observer:
             _trim(self._sids, self._limits.channels)
         return channel
 
+    def _call(self, channel: ObservedChannel, name: str) -> None:
+        """The name of a channel has become known: also to the operations that it has by now."""
+        channel.name = name
+        for ioid in channel.ioids:
+            operation = self._operations.get(ioid)
+            if operation is not None and operation.channel is channel:
+                operation.pv = name
+
     def _pv(self, operation: ObservedOperation) -> str:
         """The name of the operation's channel, which may have become known after the operation."""
         if not operation.pv and operation.channel is not None:
@@ -528,7 +552,7 @@ class Observer:
             channel = ObservedChannel(cid)
         self._cids.pop(cid, None)
         self._cids[cid] = channel
-        channel.name = name
+        self._call(channel, name)
         _trim(self._cids, self._limits.channels)
 
     def _created(self, decoded: messages.CreateChannelReply) -> str:
@@ -546,7 +570,8 @@ class Observer:
                 channel = ObservedChannel()
         channel.cid = cid
         channel.sid = sid
-        channel.name = name
+        if name:
+            self._call(channel, name)
         self._sids.pop(sid, None)
         self._sids[sid] = channel
         self._cids[cid] = channel
