@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from .summary import End, Latency, Pv, Summary
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 # Lines of a section, and characters of a cell.
 _LINES: Final = 20
 _CELL: Final = 72
+# Requests younger than that, in seconds, had no time to be answered.
+_AT_ONCE: Final = 1e-3
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 def text(summary: Summary, width: int | None = None) -> str:
@@ -35,60 +40,120 @@ def text(summary: Summary, width: int | None = None) -> str:
 
 def problems(summary: Summary) -> list[tuple[str, list[str]]]:
     """(heading, lines) of all that is wrong."""
-    start = summary.first
+    found = [(heading, list(lines(summary))) for heading, lines in _PROBLEMS]
+    return [(heading, lines) for heading, lines in found if lines]
 
-    def at(times: Sequence[int]) -> str:
-        return f"{_list([time((ns - start) / 1e9) for ns in times])} after the start"
 
-    lost = sorted(summary.lost.items(), key=lambda item: (-item[1][1], item[0]))
-    unread = sorted(summary.unread.items(), key=lambda item: (-item[1], item[0]))
-    statuses = sorted(summary.statuses.items(), key=lambda item: (-item[1], item[0]))
-    closed = sorted(
-        {**summary.closed, **summary.reopened}, key=lambda key: (-summary.closed.get(key, 0), key)
-    )
-    overruns = sorted(
-        (pv for pv in summary.pvs.values() if pv.overruns),
-        key=lambda pv: (-max(pv.overruns.values()), pv.name),
-    )
+def _lost(summary: Summary) -> Iterator[str]:
+    for (where, what, _), (times, n, why) in _largest(summary.lost, lambda tally: tally[1]):
+        yield f"{where}: {n} byte{_s(n)} {what} in {times} place{_s(times)}: {why}"
+
+
+def _unread(summary: Summary) -> Iterator[str]:
+    for (where, command, why), n in _largest(summary.unread):
+        yield f"{where}: {n} {command}: {why}"
+
+
+def _statuses(summary: Summary) -> Iterator[str]:
+    for (pv, command, kind, said), n in _largest(summary.statuses):
+        yield f"{pv}: {command} {kind} {' '.join(said.split())!r}{_times(n)}"
+
+
+def _unanswered(summary: Summary) -> Iterator[str]:
+    for command, pv, client, server, n, seconds in summary.unanswered():
+        waited = f"waited {time(seconds)}" if seconds >= _AT_ONCE else "where the capture ends"
+        yield f"{command} {pv or server} by {client}{_times(n)}, {waited}"
+    for pv, seconds in summary.silent():
+        yield f"MONITOR {pv}: started, no update in {time(seconds)}"
+
+
+def _unanswered_searches(summary: Summary) -> Iterator[str]:
+    for name, n, hosts in summary.unanswered_searches():
+        clients = summary.searches[name].clients
+        answered = {host_of(address): None for address, asker in clients.items() if asker.answered}
+        others = [host for host in answered if host not in hosts]
+        yield f"{name}{_times(n)}, by {_list(hosts)}" + (f" (answered to {_list(others)})" if others else "")
+
+
+def _lost_searches(summary: Summary) -> Iterator[str]:
+    for name, n, hosts in summary.lost_searches():
+        yield f"{name}{_times(n)}, by {_list(hosts)}"
+
+
+def _answered_twice(summary: Summary) -> Iterator[str]:
+    for name, servers in summary.answered_twice():
+        yield f"{name}: {_list(servers)}"
+
+
+def _guids(summary: Summary) -> Iterator[str]:
+    for guid, addresses in summary.duplicate_guids():
+        yield f"{guid}: {_list(addresses)}"
+
+
+def _reconnects(summary: Summary) -> Iterator[str]:
+    for client, server, connections, again, times in summary.reconnects():
+        when = f", {_moments(summary, times)}" if times else ""
+        yield f"{client} → {server}: connected again{_times(again)}, {connections} connections{when}"
+
+
+def _closed(summary: Summary) -> Iterator[str]:
+    closed, reopened = summary.closed, summary.reopened
+    for (pv, server), _ in _largest({key: closed.get(key, 0) for key in (*closed, *reopened)}):
+        words = [
+            f"{what}{_times(table[pv, server])}"
+            for what, table in (
+                ("closed by the server", closed),
+                ("opened again in the same connection", reopened),
+            )
+            if (pv, server) in table
+        ]
+        yield f"{pv} of {server}: {', '.join(words)}"
+
+
+def _beacons(summary: Summary) -> Iterator[str]:
     restarts: dict[str, list[int]] = {}
     for address, ns in summary.restarts:
         restarts.setdefault(address, []).append(ns)
-    beacons = [
-        f"{address}: a new GUID{_times(len(times))}, {at(times)}: the server was restarted"
-        for address, times in restarts.items()
-    ]
+    for address, times in restarts.items():
+        yield f"{address}: a new GUID{_times(len(times))}, {_moments(summary, times)}: the server was restarted"
     for address, told in summary.beacons.items():
         if told.missing:
-            beacons.append(f"{address}: {told.missing} beacons missing beside {told.count}")
+            yield f"{address}: {told.missing} beacon{_s(told.missing)} missing beside {told.count}"
         if told.back:
-            beacons.append(f"{address}: numbers of beacons went back{_times(told.back)}")
+            yield f"{address}: numbers of beacons went back{_times(told.back)}"
         if told.changes:
-            beacons.append(f"{address}: its PVs changed{_times(told.changes)}")
-    found: list[tuple[str, list[str]]] = [
-        ("lost or damaged", [f"{where}: {n} byte{_s(n)} {what} in {times} place{_s(times)}: {why}"
-                             for (where, what, _), (times, n, why) in lost]),
-        ("not understood", [f"{where}: {n} {command}: {why}" for (where, command, why), n in unread]),
-        ("errors and warnings", [f"{pv}: {command} {kind} {' '.join(said.split())!r}{_times(n)}"
-                                 for (pv, command, kind, said), n in statuses]),
-        ("never answered", [f"{command} {pv or server} by {client}{_times(n)}, {_waited(seconds)}"
-                            for command, pv, client, server, n, seconds in summary.unanswered()]
-         + [f"MONITOR {pv}: started, no update in {time(seconds)}" for pv, seconds in summary.silent()]),
-        ("searches never answered", [f"{name}{_times(n)}, by {_list(hosts)}{_elsewhere(summary, name, hosts)}"
-                                     for name, n, hosts in summary.unanswered_searches()]),
-        ("searches no longer answered", [f"{name}{_times(n)}, by {_list(hosts)}"
-                                         for name, n, hosts in summary.lost_searches()]),
-        ("names that several servers answer", [f"{name}: {_list(servers)}"
-                                               for name, servers in summary.answered_twice()]),
-        ("GUIDs at several addresses: copied, or of one server with several", [f"{guid}: {_list(where)}" for guid, where in summary.duplicate_guids()]),
-        ("reconnects", [f"{one.client} → {one.server}: connected again{_times(one.again)}, {one.connections} connections"
-                        + (f", {at(one.times)}" if one.times else "")
-                        for one in summary.reconnects()]),
-        ("channels closed by servers or opened again", [_closed(summary, key) for key in closed]),
-        ("beacons", beacons),
-        ("overruns: older values lost by the server", [f"{pv.name}: {_most(pv.overruns)}" for pv in overruns]),
-        ("only the client is heard", [f"{client} → {server}" for client, server in summary.one_sided()]),
-    ]  # fmt: skip
-    return [(heading, lines) for heading, lines in found if lines]
+            yield f"{address}: its PVs changed{_times(told.changes)}"
+
+
+def _overruns(summary: Summary) -> Iterator[str]:
+    for name, counts in _largest(
+        {pv.name: pv.overruns for pv in summary.pvs.values() if pv.overruns},
+        lambda counts: max(counts.values()),
+    ):
+        fields = [f"{field or 'all'}{_times(n)}" for field, n in _largest(counts)]
+        yield f"{name}: {_list(fields, 6)}"
+
+
+def _one_sided(summary: Summary) -> Iterator[str]:
+    for client, server in summary.one_sided():
+        yield f"{client} → {server}"
+
+
+_PROBLEMS: Final[Sequence[tuple[str, Callable[[Summary], Iterator[str]]]]] = (
+    ("lost or damaged", _lost),
+    ("not understood", _unread),
+    ("errors and warnings", _statuses),
+    ("never answered", _unanswered),
+    ("searches never answered", _unanswered_searches),
+    ("searches no longer answered", _lost_searches),
+    ("names that several servers answer", _answered_twice),
+    ("GUIDs at several addresses: copied, or of one server with several", _guids),
+    ("reconnects", _reconnects),
+    ("channels closed by servers or opened again", _closed),
+    ("beacons", _beacons),
+    ("overruns: older values lost by the server", _overruns),
+    ("only the client is heard", _one_sided),
+)
 
 
 def _head(summary: Summary) -> list[str]:
@@ -114,23 +179,8 @@ def _since(ns: int) -> str:
         return ""  # a clock that shows no year of ours
 
 
-def _waited(seconds: float) -> str:
-    return f"waited {time(seconds)}" if seconds >= 1e-3 else "where the capture ends"
-
-
-def _elsewhere(summary: Summary, name: str, hosts: Sequence[str]) -> str:
-    """Who got the answers that these hosts did not get."""
-    clients = summary.searches[name].clients
-    known = {address.rpartition(":")[0]: None for address, asker in clients.items() if asker.answered}
-    others = [host for host in known if host not in hosts]
-    return f" (answered to {_list(others)})" if others else ""
-
-
-def _closed(summary: Summary, key: tuple[str, str]) -> str:
-    closed, reopened = summary.closed.get(key, 0), summary.reopened.get(key, 0)
-    words = [f"closed by the server{_times(closed)}"] if closed else []
-    words += [f"opened again in the same connection{_times(reopened)}"] if reopened else []
-    return f"{key[0]} of {key[1]}: {', '.join(words)}"
+def _moments(summary: Summary, times: Sequence[int]) -> str:
+    return f"{_list([time((ns - summary.first) / 1e9) for ns in times])} after the start"
 
 
 def _pvs(summary: Summary) -> list[list[str]]:
@@ -175,7 +225,7 @@ def _clients(summary: Summary) -> list[list[str]]:
     """Clients of the same host and account, such as a program that is started again and again, are one line."""
     groups: dict[tuple[str, str, str], list[End]] = {}
     for end in summary.clients.values():
-        key = (end.address.rpartition(":")[0], ", ".join(end.accounts), ", ".join(end.notes))
+        key = (host_of(end.address), ", ".join(end.accounts), ", ".join(end.notes))
         groups.setdefault(key, []).append(end)
     rows = []
     for (host, account, notes), ends in sorted(
@@ -218,10 +268,14 @@ def _list(items: Sequence[str], most: int = 3) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _most(counts: dict[str, int], most: int = 6) -> str:
-    """The largest counts."""
-    shown = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return _list([f"{name or 'all'}{_times(n)}" for name, n in shown], most)
+def _largest(table: dict[_K, _V], key: Callable[[_V], Any] = lambda n: n) -> list[tuple[_K, _V]]:
+    """Entries, the largest first."""
+    return sorted(table.items(), key=lambda item: (-key(item[1]), item[0]))
+
+
+def host_of(address: str) -> str:
+    """The host of an "address:port"."""
+    return address.rpartition(":")[0]
 
 
 def _clean(text: str) -> str:

@@ -17,6 +17,7 @@ from ..ndarray import Frame
 from . import report
 from .events import Clock
 from .records import Batch, Record
+from .report import host_of
 
 # What is kept of anything that a peer can make endless; what does not fit is counted.
 _MOST: Final = 100_000
@@ -657,7 +658,7 @@ class Summary:
             self._give_up(connection, request, now)
         self._room += len(connection.opened) + len(connection.closing)
         self._settle(connection)
-        self._tally(self._ended, (_host(connection.client), connection.server))
+        self._tally(self._ended, (host_of(connection.client), connection.server))
 
     def _settle(self, connection: _Connection) -> None:
         for table, address in ((self.servers, connection.server), (self.clients, connection.client)):
@@ -688,7 +689,7 @@ class Summary:
                 self._keep(connection.opened, name)
                 search = self.searches.get(name)
                 if search is not None:
-                    self._keep(search.connected, _host(connection.client))
+                    self._keep(search.connected, host_of(connection.client))
         elif isinstance(message, messages.DestroyChannel):
             # Old clients of pvAccessCPP swap the two numbers.
             ids = (message.cid, ~message.sid)
@@ -738,10 +739,10 @@ class Summary:
 
     def _search(self, record: Record, message: messages.Search, now: int) -> None:
         if record.transport == "udp":
-            client = f"{_bracketed(message.address) or _host(record.src)}:{message.port}"
+            client = f"{_bracketed(message.address) or host_of(record.src)}:{message.port}"
         else:
             client = record.src
-        forwarded = _host(record.dst) == _FORWARDED and message.address != ""
+        forwarded = host_of(record.dst) == _FORWARDED and message.address != ""
         for _, name in message.channels:
             name = name[:_CHARACTERS]
             search = self.searches.get(name)
@@ -767,7 +768,7 @@ class Summary:
             asker.since += 1
 
     def _answer(self, record: Record, message: messages.SearchResponse, now: int) -> None:
-        address = f"{_bracketed(message.address) or _host(record.src)}:{message.port}"
+        address = f"{_bracketed(message.address) or host_of(record.src)}:{message.port}"
         self._guid(message.guid, address, now)
         if not message.found:
             return
@@ -778,9 +779,9 @@ class Summary:
             self._keep(search.answers, address, message.guid)
             asker = search.clients.get(record.dst)
             # It may be answered at another port than it asked to be.
-            host = _host(record.dst)
+            host = host_of(record.dst)
             askers = (
-                [asker] if asker else [a for client, a in search.clients.items() if _host(client) == host]
+                [asker] if asker else [a for client, a in search.clients.items() if host_of(client) == host]
             )
             for asker in askers:
                 if asker.since:
@@ -804,7 +805,7 @@ class Summary:
         self._keep(known, address)
 
     def _beacon(self, record: Record, message: messages.Beacon, now: int) -> None:
-        address = f"{_bracketed(message.address) or _host(record.src)}:{message.port}"
+        address = f"{_bracketed(message.address) or host_of(record.src)}:{message.port}"
         self._guid(message.guid, address, now)
         known = self.beacons.get(address)
         if known is None:
@@ -852,9 +853,9 @@ class Summary:
         if damage.direction != "client":
             # The answers may have been in what is lost.
             operation = damage.operation
-            answered = list(connection.waiting) if operation is None else [operation.ioid]
-            for key in answered:
-                if connection.waiting.pop(key, None) is not None:
+            answered: list[int | str] = list(connection.waiting) if operation is None else [operation.ioid]
+            for request in answered:
+                if connection.waiting.pop(request, None) is not None:
                     self._waits -= 1
 
     # -- what it comes to
@@ -866,7 +867,7 @@ class Summary:
         """
         pairs: dict[tuple[str, str], list[tuple[int, int]]] = {pair: [] for pair in self._ended}
         for connection in self._connections.values():
-            pair = (_host(connection.client), connection.server)
+            pair = (host_of(connection.client), connection.server)
             span = (connection.first, connection.clock.nanoseconds(connection.ticks))
             pairs.setdefault(pair, []).append(span)
         found = []
@@ -906,7 +907,7 @@ class Summary:
             hosts: dict[str, int] = {}
             for client, asker in search.clients.items():
                 if asker.answered and asker.since >= _LOST_ASKED and asker.last - asker.since_ns >= _LOST_NS:
-                    hosts[_host(client)] = hosts.get(_host(client), 0) + asker.since
+                    hosts[host_of(client)] = hosts.get(host_of(client), 0) + asker.since
             if hosts:
                 found.append((name, sum(hosts.values()), list(hosts)))
         return sorted(found, key=lambda item: (-item[1], item[0]))
@@ -998,10 +999,6 @@ def _one(pv: str | tuple[str, ...]) -> str:
 def _same(reason: str) -> str:
     """A reason without the numbers in it, by which many are one."""
     return "".join("#" if c.isdigit() else c for c in reason[:_CHARACTERS])
-
-
-def _host(address: str) -> str:
-    return address.rpartition(":")[0]
 
 
 def _bracketed(address: str) -> str:
