@@ -24,6 +24,8 @@ _MOST: Final = 100_000
 # Small things that belong to those (the clients of a name, the fields of a PV): of one thing, and of all together.
 _OF_ONE: Final = 100_000
 _OF_ALL: Final = 500_000
+# Requests of a connection whose numbers were used again before it was heard of.
+_DOUBTFUL: Final = 64
 # A peer can make texts long, too.
 _CHARACTERS: Final = 300
 # Bins of latencies: so many a decade, from 1 ns to 10,000 s.
@@ -232,11 +234,12 @@ class _Waiting(NamedTuple):
 class _Connection:
     """heard, asks: something came from the server, and from the client; gaps: not all that the client said is known.
 
-    opened: the names of its channels. closing: cids, and sids, that the client closes.
+    opened: the names of its channels. closing: cids, and sids, that the client closes. doubtful: requests whose number was used
+    again, and when: the answer may stand behind a gap that is still to be told.
     """
 
     __slots__ = (
-        "asks", "bytes", "client", "clock", "closing", "first", "gaps", "heard", "opened", "server", "ticks", "waiting",
+        "asks", "bytes", "client", "clock", "closing", "doubtful", "first", "gaps", "heard", "opened", "server", "ticks", "waiting",
     )  # fmt: skip
 
     def __init__(self, client: str, server: str, first: int, ticks: int, clock: Clock) -> None:
@@ -248,6 +251,7 @@ class _Connection:
         self.bytes = 0
         self.heard = self.asks = self.gaps = False
         self.waiting: dict[int | str, _Waiting] = {}
+        self.doubtful: list[tuple[_Waiting, int]] = []
         self.opened: dict[str, None] = {}
         self.closing: dict[int, None] = {}
 
@@ -386,6 +390,8 @@ class Summary:
         if connection is not None:
             if record.direction == "server":
                 connection.heard = True
+                if connection.doubtful:
+                    self._give_up(connection)
             else:
                 connection.asks = True
         message = record.message
@@ -569,15 +575,15 @@ class Summary:
         """A request waits for its answer. Another one of the same number, before it, will get none."""
         waiting = connection.waiting
         old = waiting.pop(key, None)
-        if old is not None:
-            self._give_up(connection, old, request.since)
-        elif self._waits < _MOST:
+        if old is None and self._waits < _MOST:
             self._waits += 1
-        elif waiting:
-            self._give_up(connection, waiting.pop(next(iter(waiting))), request.since)
-        else:
+        elif old is None and not waiting:
             self.dropped += 1
             return
+        else:
+            connection.doubtful.append((old or waiting.pop(next(iter(waiting))), request.since))
+            if len(connection.doubtful) >= _DOUBTFUL:
+                self._give_up(connection)
         waiting[key] = request
 
     def _answered(self, connection: _Connection, key: int | str, now: int, pv: Pv | None = None) -> None:
@@ -585,23 +591,28 @@ class Summary:
         if asked is None:
             return
         self._waits -= 1
-        seconds = max(now - asked.since, 0) / 1e9
+        seconds = (now - asked.since) / 1e9
+        if seconds < 0:
+            return  # told of late, behind a gap
         self._latency(connection.server, asked.what, seconds, asked.pv)
         if pv is not None:
             latency = pv.latencies.get(asked.what) or Latency()
             if latency.count or self._keep(pv.latencies, asked.what, latency):
                 latency.add(seconds, pv.name)
 
-    def _give_up(self, connection: _Connection, request: _Waiting, until: int) -> None:
+    def _give_up(self, connection: _Connection) -> None:
+        """The doubtful requests of a connection have no answer."""
+        requests, connection.doubtful = connection.doubtful, []
         if not connection.heard:
             return  # nothing of the server is in the capture: it may have answered
-        key = (request.what, request.pv, connection.client, connection.server)
-        found = self._given_up.get(key)
-        if found is None and len(self._given_up) >= _MOST:
-            self.dropped += 1
-            return
-        count, longest = found or (0, 0)
-        self._given_up[key] = count + 1, max(longest, until - request.since)
+        for request, until in requests:
+            key = (request.what, request.pv, connection.client, connection.server)
+            found = self._given_up.get(key)
+            if found is None and len(self._given_up) >= _MOST:
+                self.dropped += 1
+                continue
+            count, longest = found or (0, 0)
+            self._given_up[key] = count + 1, max(longest, until - request.since)
 
     def _latency(self, server: str, what: str, seconds: float, pv: str) -> None:
         key = (server, what)
@@ -654,8 +665,8 @@ class Summary:
         """Make room for a newer connection."""
         self._forgotten = max(self._forgotten, number)
         self._waits -= len(connection.waiting)
-        for request in connection.waiting.values():
-            self._give_up(connection, request, now)
+        connection.doubtful += [(request, now) for request in connection.waiting.values()]
+        self._give_up(connection)
         self._room += len(connection.opened) + len(connection.closing)
         self._settle(connection)
         self._tally(self._ended, (host_of(connection.client), connection.server))
@@ -784,8 +795,8 @@ class Summary:
                 [asker] if asker else [a for client, a in search.clients.items() if host_of(client) == host]
             )
             for asker in askers:
-                if asker.since:
-                    self._latency(address, "SEARCH", max(now - asker.last, 0) / 1e9, name)
+                if asker.since and now >= asker.last:
+                    self._latency(address, "SEARCH", (now - asker.last) / 1e9, name)
                 asker.answered = True
                 asker.since = 0
 
@@ -852,6 +863,7 @@ class Summary:
             connection.gaps = True
         if damage.direction != "client":
             # The answers may have been in what is lost.
+            connection.doubtful.clear()
             operation = damage.operation
             answered: list[int | str] = list(connection.waiting) if operation is None else [operation.ioid]
             for request in answered:
@@ -943,10 +955,13 @@ class Summary:
         for connection in self._connections.values():
             if not connection.heard:
                 continue
-            for request in connection.waiting.values():
+            for request, until in (
+                *connection.doubtful,
+                *((waiting, end) for waiting in connection.waiting.values()),
+            ):
                 key = (request.what, request.pv, connection.client, connection.server)
                 count, longest = found.get(key, (0, 0))
-                found[key] = count + 1, max(longest, end - request.since)
+                found[key] = count + 1, max(longest, until - request.since)
         listed = [Unanswered(*key, count, ns / 1e9) for key, (count, ns) in found.items()]
         return sorted(listed, key=lambda item: (-item.seconds, item.pv))
 
