@@ -46,6 +46,7 @@ _VARIANTS: Final = {
     ("ARRAY", 0x04): "ARRAY get length",
 }
 _VARIANT: Final = 0xC4
+_NO_CLOCK: Final = Clock()
 
 
 @final
@@ -105,7 +106,7 @@ class Pv:
         self.first = 0
         # Of the last update, as the capture counts.
         self.ticks = 0
-        self.clock = Clock()
+        self.clock = _NO_CLOCK
         self.is_image = False
         self.frames = 0
         self.pixels = 0
