@@ -162,3 +162,27 @@ def test_patches_and_buffers(backend: SimpleNamespace) -> None:
     assert second[5] == 9  # not a copy
     with pytest.raises(ValueError, match="no four bytes"):
         w.patch_u32(0, 1)
+
+
+@pytest.mark.parametrize("n", [10, 100_000])
+def test_memory_in_any_layout(backend: SimpleNamespace, n: int) -> None:
+    """What is written is the elements in their order, wherever they lie."""
+    square = np.arange(2 * n, dtype=np.uint16).reshape(2, n)
+    for given in (
+        np.arange(2 * n, dtype=np.uint8)[::2],
+        np.arange(2.0 * n)[::-2],
+        square,
+        square.T,
+        memoryview(bytes(range(256)) * (n // 128 + 1))[::2],
+    ):
+        w = backend.buffer.Writer()
+        w.bytes(given)
+        assert w.take() == given.tobytes()
+
+
+def test_patches_in_range(backend: SimpleNamespace) -> None:
+    w = backend.buffer.Writer()
+    w.u32(0)
+    for bad in (-1, 2**32):
+        with pytest.raises(RangeError, match=f"uint32 cannot hold {bad}"):
+            w.patch_u32(0, bad)

@@ -465,3 +465,43 @@ def test_what_was_changed_behind_a_value(backend: SimpleNamespace) -> None:
     given.resize((2, 2), refcheck=False)
     with pytest.raises(EncodeError, match="one dimension expected, 2 found at `a`"):
         encode(v)
+
+
+def test_lengths_that_the_type_fixes(backend: SimpleNamespace) -> None:
+    """A count that is not on the wire cannot be wrong there."""
+    v = backend.value.Value({"a": "string[2]", "b": "string<2>", "c": "double[2]"}, {"a": ["x", "y"]})
+    raw = backend.codec.Codec().encode(v)
+    assert raw == b"\x01x\x01y" + b"\x00" + bytes(16)
+    v["a"].append("z")
+    with pytest.raises(EncodeError, match="array of 3 string where 2 are fixed at `a`"):
+        backend.codec.Codec().encode(v)
+    v["a"] = ["x", "y"]
+    v["b"] = ["p", "q"]
+    v["b"].append("r")
+    with pytest.raises(EncodeError, match="array of 3 string over its bound of 2 at `b`"):
+        backend.codec.Codec().encode(v)
+    v["b"] = []
+    given = np.zeros(2)
+    v["c"] = given
+    given.resize(3, refcheck=False)
+    with pytest.raises(EncodeError, match="array of 3 double where 2 are fixed at `c`"):
+        backend.codec.Codec().encode(v)
+    assert backend.codec.Codec().encode(backend.value.Value(v.type)) == b"\x00\x00" + b"\x00" + bytes(16)
+
+
+def test_values_without_end(backend: SimpleNamespace) -> None:
+    """A program can put any into any as deep as it likes: that is an error, not a crash."""
+    deep = backend.value.AnyValue("int8", 1)
+    for _ in range(100_000):
+        deep = backend.value.AnyValue("any", deep)
+    v = backend.value.Value({"x": "any"}, {"x": deep})
+    for work in (v.copy, v.to_dict, lambda: backend.codec.Codec().encode(v), lambda: repr(v), lambda: str(v)):
+        with pytest.raises(RecursionError):
+            work()
+    inner = backend.value.Value({"l": "any[]"}, {"l": []})
+    inner["l"].append(backend.value.AnyValue(inner.type, inner))
+    inner["l"][0].value["l"].append(inner["l"][0])
+    for work in (inner.copy, inner.to_dict, lambda: backend.codec.Codec().encode(inner), lambda: repr(inner)):
+        with pytest.raises(RecursionError):
+            work()
+    inner["l"].clear()

@@ -229,6 +229,7 @@ def test_a_root_that_is_no_structure(backend: SimpleNamespace) -> None:
         assert end == len(raw)
         assert wire.plain(made[""]) == wire.expected(backend, spec, x)
         assert (list(made.changed), made.changed_names()) == ([0], [""])
+        assert (list(made), len(made), bool(made)) == ([], 0, True)
         assert codec.encode_update(made) == raw
         assert codec.encode(made) == wire.value(spec, x)
         assert made == made.copy()

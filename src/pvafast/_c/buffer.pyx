@@ -401,7 +401,9 @@ cdef class Writer:
                 return put_bytes(self, buffer.buf, buffer.len)
             view = bytes(view)
             return put_bytes(self, PyBytes_AS_STRING(view), PyBytes_GET_SIZE(view))
-        if buffer.ndim != 1 or buffer.itemsize != 1:
+        if not view.c_contiguous:
+            view = PyMemoryView_FromObject(bytes(view))
+        elif buffer.ndim != 1 or buffer.itemsize != 1:
             view = view.cast("B")
         self.cut()
         self.parts.append(view)

@@ -182,13 +182,13 @@ class Value:
         raise AttributeError("a field cannot be taken out of a Value")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._fd_._names_)
+        return iter(_fields_of(self))
 
     def __contains__(self, name: object, /) -> bool:
         return name in self._fd_
 
     def __len__(self) -> int:
-        return len(self._fd_._names_)
+        return len(_fields_of(self))
 
     def __bool__(self) -> bool:
         return True
@@ -226,7 +226,7 @@ class Value:
         return self.copy()
 
     def __dir__(self) -> list[str]:
-        return [*object.__dir__(self), *self._fd_._names_]
+        return [*object.__dir__(self), *_fields_of(self)]
 
     def __reduce__(self) -> tuple[object, ...]:
         count = len(self._fd_._plan_().nodes)
@@ -349,6 +349,11 @@ def _view(v: Value, fd: FieldDesc, i: int) -> Value:
     _set_root(made, v._root_ or v)
     _set_bits(made, 0)
     return made
+
+
+def _fields_of(v: Value) -> tuple[str, ...]:
+    """The names of the members; of a type that is not a structure there are none."""
+    return v._fd_._names_ if v._fd_.code == STRUCTURE else ()
 
 
 def _bits(v: Value) -> int:

@@ -110,7 +110,7 @@ cdef extern from *:
     static CYTHON_INLINE PyObject* pva_take(PyObject* o) { return o; }
     static CYTHON_INLINE PyObject* pva_give(PyObject* o) { Py_INCREF(o); return o; }
     static CYTHON_INLINE int pva_deeper(void) {
-        return Py_EnterRecursiveCall(" while a value was encoded") ? -1 : 0;
+        return Py_EnterRecursiveCall(" in a value") ? -1 : 0;
     }
     """
     int enter_recursive_call "pva_deeper"() except -1
@@ -326,13 +326,13 @@ cdef class Value:
         raise AttributeError("a field cannot be taken out of a Value")
 
     def __iter__(self):
-        return iter(typed(self).member_names)
+        return iter(fields_of(self))
 
     def __contains__(self, name, /):
         return name in typed(self)
 
     def __len__(self):
-        return len(typed(self).member_names)
+        return len(fields_of(self))
 
     def __bool__(self):
         return True
@@ -367,7 +367,7 @@ cdef class Value:
         return self.copy()
 
     def __dir__(self):
-        return [*object.__dir__(self), *typed(self).member_names]
+        return [*object.__dir__(self), *fields_of(self)]
 
     def __reduce__(self):
         cdef uint32_t i
@@ -471,6 +471,11 @@ cdef FieldDesc typed(Value v):
     if v.fd is None:
         raise AttributeError("a Value without a type: use Value(type)")
     return v.fd
+
+
+cdef tuple fields_of(Value v):
+    """The names of the members; of a type that is not a structure there are none."""
+    return typed(v).member_names if v.fd.code == STRUCTURE else ()
 
 
 cdef dict attributes(FieldDesc fd):
@@ -627,29 +632,39 @@ cdef int assign(Value v, uint32_t i, object obj) except -1:
 
 
 cdef object plain(object leaf):
-    if isinstance(leaf, Value):
-        return leaf.to_dict() if (<Value>leaf).fd.code == STRUCTURE else leaf[""]
-    if isinstance(leaf, list):
-        return [plain(item) for item in leaf]
-    if isinstance(leaf, UnionValue):
-        return union_of((<UnionValue>leaf).name, plain((<UnionValue>leaf).value))
-    if isinstance(leaf, AnyValue) and (<AnyValue>leaf).type is not None and not IS_FORM[(<AnyValue>leaf).type.code]:
+    if not isinstance(leaf, (Value, list, UnionValue, AnyValue)):
+        return leaf
+    enter_recursive_call()
+    try:
+        if isinstance(leaf, Value):
+            return leaf.to_dict() if (<Value>leaf).fd.code == STRUCTURE else leaf[""]
+        if isinstance(leaf, list):
+            return [plain(item) for item in leaf]
+        if isinstance(leaf, UnionValue):
+            return union_of((<UnionValue>leaf).name, plain((<UnionValue>leaf).value))
+        if (<AnyValue>leaf).type is None or IS_FORM[(<AnyValue>leaf).type.code]:
+            return leaf
         return any_of((<AnyValue>leaf).type, plain((<AnyValue>leaf).value))
-    return leaf
+    finally:
+        Py_LeaveRecursiveCall()
 
 
 cdef object copied(object leaf):
-    if isinstance(leaf, Value):
-        return (<Value>leaf).copy()
-    if isinstance(leaf, list):
-        return [copied(item) for item in leaf]
-    if isinstance(leaf, UnionValue):
-        return union_of((<UnionValue>leaf).name, copied((<UnionValue>leaf).value))
-    if isinstance(leaf, AnyValue):
+    if isinstance(leaf, np.ndarray):
+        return leaf.copy() if leaf.flags.writeable else leaf
+    if not isinstance(leaf, (Value, list, UnionValue, AnyValue)):
+        return leaf
+    enter_recursive_call()
+    try:
+        if isinstance(leaf, Value):
+            return (<Value>leaf).copy()
+        if isinstance(leaf, list):
+            return [copied(item) for item in leaf]
+        if isinstance(leaf, UnionValue):
+            return union_of((<UnionValue>leaf).name, copied((<UnionValue>leaf).value))
         return any_of((<AnyValue>leaf).type, copied((<AnyValue>leaf).value))
-    if isinstance(leaf, np.ndarray) and leaf.flags.writeable:
-        return leaf.copy()
-    return leaf
+    finally:
+        Py_LeaveRecursiveCall()
 
 
 cdef bint same(object a, object b) except -1:
@@ -1062,6 +1077,9 @@ cdef int write_leaf(FieldDesc fd, object leaf, Writer w, dict ids) except -1:
         return write_number(plan_of(fd).leaf[0].kind, leaf, w)
     if IS_FORM[code]:
         element = <uint8_t>(code & ~ARRAY_BITS)
+        # Arrays and lists are kept as they were given: shape, dtype and length can have been set since.
+        if code & ARRAY_BITS == BOUNDED or code & ARRAY_BITS == FIXED:
+            leaf = coercion.leaf(fd, leaf)
         if element == STRING:
             if not isinstance(leaf, list):
                 leaf = coercion.leaf(fd, leaf)
