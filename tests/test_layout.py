@@ -15,8 +15,8 @@ WORDS = ("buffer", "framing", "bitset", "introspection", "array", "value", "code
 ORDER = (
     *("errors", "limits", "_version", "_types", "_typetext", "_valuetext", "_coerce", "_columntext"),
     *("_py", "_backend"),
-    *("messages", "request", "normative", "ndarray", "connection"),
-    *(("client", "server", "capture"), "cli", "__main__"),
+    *("messages", "request", "normative", "ndarray", "connection", "network"),
+    *(("client", "server", "capture"), "sync", "cli", "__main__"),
 )
 RANK = {
     room: rank for rank, rooms in enumerate(ORDER) for room in ([rooms] if isinstance(rooms, str) else rooms)
