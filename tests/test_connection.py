@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pvafast import (
@@ -17,6 +18,7 @@ from pvafast import (
     Limits,
     LocalProtocolError,
     ProtocolError,
+    Update,
     Value,
     messages,
     time_t,
@@ -245,6 +247,80 @@ def test_pipeline(pair: Pair) -> None:
     assert pair.server.may_send(5)
     pair.from_server(update)
     assert [type(event) for event in pair.told[-3:]] == [c.Update] * 3
+
+
+def monitor(pair: Pair, type: FieldDesc, nfree: int | None = None, ioid: int = 5) -> None:
+    """An open and started monitor."""
+    sid, _ = pair.open(f"x{ioid}")
+    pair.from_client(messages.MonitorInit(sid=sid, ioid=ioid, request=REQUEST, nfree=nfree))
+    pair.from_server(messages.MonitorInitReply(ioid=ioid, type=type))
+    pair.from_client(messages.MonitorStart(sid=sid, ioid=ioid))
+
+
+def test_encoded_updates(pair: Pair) -> None:
+    """The bytes are those of MonitorUpdate; the client sees what was encoded once, for each of its monitors."""
+    fd = FieldDesc.structure("", {"before": "string", "pixels": "uint16[]", "after": "any"})
+    value = Value(fd, {"before": "é", "pixels": range(40_000), "after": AnyValue("int32", -1)})
+    for ioid in (5, 6):
+        monitor(pair, fd, ioid=ioid)
+    update = c.EncodedUpdate(value, pair.server.byteorder)
+    assert update.type == fd
+    assert update.changed == value.changed
+    assert update.size == sum(memoryview(buffer).nbytes for buffer in update.buffers)
+    for overrun in (BitSet(), BitSet((2,))):
+        for ioid in (5, 6):
+            known = pair.server.send(messages.MonitorUpdate(ioid=ioid, value=value, overrun=overrun))
+            sent = pair.server.send_update(ioid, update, overrun)
+            assert b"".join(sent) == b"".join(known)
+            pair.carry(
+                pair.server.send_update(ioid, update, overrun, segment_size=pair.segment_size), pair.client
+            )
+            told = pair.told[-1]
+            assert told.value == value
+            assert told.value.changed == BitSet((1, 2, 3))
+            assert told.overrun == overrun
+            assert told.operation.ioid == ioid
+
+
+def test_encoded_updates_are_not_copied() -> None:
+    fd = FieldDesc.structure("", {"pixels": "uint8[]", "after": "int32"})
+    value = Value(fd, {"pixels": np.zeros(1 << 20, np.uint8), "after": 7})
+    pair = Pair()
+    monitor(pair, fd)
+    buffers = pair.server.send_update(5, c.EncodedUpdate(value))
+    assert len(buffers) == 4  # with the header, the pixels, what follows, the overrun bits
+    assert np.shares_memory(np.frombuffer(buffers[1], np.uint8), value["pixels"])
+
+
+def test_encoded_updates_and_the_window() -> None:
+    pair = Pair()
+    monitor(pair, NT, nfree=2)
+    update = c.EncodedUpdate(Value(NT, {"value": 1.0}))
+    for left in (1, 0):
+        pair.carry(pair.server.send_update(5, update), pair.client)
+        assert pair.server.operations[5].window == left
+    with pytest.raises(LocalProtocolError, match="window of the monitor 5 is closed"):
+        pair.server.send_update(5, update)
+    pair.from_client(messages.MonitorAck(sid=1, ioid=5, nfree=1))
+    pair.carry(pair.server.send_update(5, update), pair.client)
+    pair.from_client(messages.MonitorStop(sid=1, ioid=5))
+    with pytest.raises(LocalProtocolError, match="not started"):
+        pair.server.send_update(5, update)
+    assert [event.value["value"] for event in pair.told if isinstance(event, Update)] == [1.0] * 3
+
+
+def test_encoded_updates_that_do_not_fit() -> None:
+    pair = Pair()
+    update = c.EncodedUpdate(Value(NT, {"value": 1.0}))
+    with pytest.raises(LocalProtocolError, match="no open monitor"):
+        pair.server.send_update(5, update)
+    monitor(pair, NT)
+    with pytest.raises(LocalProtocolError, match="big-endian update for a little-endian connection"):
+        pair.server.send_update(5, c.EncodedUpdate(Value(NT, {"value": 1.0}), "big"))
+    with pytest.raises(LocalProtocolError, match="another type"):
+        pair.server.send_update(5, c.EncodedUpdate(Value({"value": "double"}, {"value": 1.0})))
+    same = FieldDesc.structure("epics:nt/NTScalar:1.0", {"value": "double", "timeStamp": time_t})
+    assert pair.server.send_update(5, c.EncodedUpdate(Value(same, {"value": 1.0})))
 
 
 def test_a_server_beyond_the_window() -> None:

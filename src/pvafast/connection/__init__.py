@@ -21,7 +21,7 @@ from .events import (
     Validated,
 )
 from .observer import ObservedChannel, ObservedOperation, Observer
-from .server import ServerConnection
+from .server import EncodedUpdate, ServerConnection
 from .shared import Channel, Connection, ConnectionOperation
 
 Update = monitor.Update
@@ -39,6 +39,7 @@ __all__ = [
     "ConnectionOperation",
     "Credentials",
     "EchoReply",
+    "EncodedUpdate",
     "Event",
     "Greeted",
     "Malformed",

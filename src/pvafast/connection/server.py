@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from struct import Struct
 from types import MappingProxyType
 from typing import Any, Final, final
 
 from .. import messages
-from .._backend import framing, value
+from .._backend import bitset, buffer, codec, framing, value
 from ..errors import LocalProtocolError, ProtocolError
 from ..limits import Limits
 from ..messages import Command, PvaMessage, Status, StatusType
-from .events import ChannelClosed, ChannelRequested, Credentials, OperationRequest, Received
+from .events import NO_BITS, ChannelClosed, ChannelRequested, Credentials, OperationRequest, Received
 from .shared import (
     ANSWERS,
     Channel,
@@ -29,6 +30,32 @@ _OF_ANY: Final = (Command.DESTROY_REQUEST, Command.CANCEL_REQUEST)
 _DESTROY: Final = 0x10
 _STOP: Final = 0x04
 _START: Final = 0x44
+# What goes before a pre-encoded update, by byte order: the header, ioid, sub byte.
+_HEADS: Final = {"little": Struct("<BBBBIIB"), "big": Struct(">BBBBIIB")}
+_FLAGS: Final = {"little": 0x40, "big": 0xC0}
+_PLAIN: Final = codec.Codec()  # writes types in full: what it writes can go over any connection
+
+
+@final
+class EncodedUpdate:
+    """The changed fields of a Value, encoded once for any number of subscriptions: see ServerConnection.send_update.
+
+    type: of the Value. changed: its bits. byteorder: of the bytes. size: how many. buffers: they themselves; large arrays are not copied.
+    """
+
+    __slots__ = ("buffers", "byteorder", "changed", "size", "type")
+
+    def __init__(self, update: value.Value, byteorder: str = "little") -> None:
+        writer = buffer.Writer(byteorder)
+        _PLAIN.write_update(update, writer)
+        self.type = update.type
+        self.changed = update.changed
+        self.byteorder = byteorder
+        self.size = len(writer)
+        self.buffers: list[Any] = writer.buffers()
+
+    def __repr__(self) -> str:
+        return f"<EncodedUpdate of {self.type.format('short')}, {self.size} bytes, {self.changed!r}>"
 
 
 @final
@@ -99,6 +126,47 @@ class ServerConnection(Connection):
         self._sent(message, operation)
         return buffers
 
+    def send_update(
+        self,
+        ioid: int,
+        update: EncodedUpdate,
+        overrun: bitset.BitSet = NO_BITS,
+        *,
+        segment_size: int | None = None,
+    ) -> list[Any]:
+        """The buffers of a MonitorUpdate that is encoded already; as `send` otherwise."""
+        self._open()
+        byteorder = self._byteorder
+        operation = self._operations.get(ioid)
+        if operation is None or operation.command != Command.MONITOR or not operation.ready:
+            raise LocalProtocolError(f"an update for ioid {ioid}, which is no open monitor")
+        self._may_update(operation)
+        if update.byteorder != byteorder:
+            raise LocalProtocolError(
+                f"a {update.byteorder}-endian update for a {byteorder}-endian connection"
+            )
+        if update.type is not operation.type and update.type != operation.type:
+            raise LocalProtocolError(f"an update of another type than that of the monitor {ioid}")
+        tail = overrun.encode(byteorder=byteorder) if overrun else b"\0"
+        size = 5 + update.size + len(tail)
+        head, flags = _HEADS[byteorder], _FLAGS[byteorder]
+        if segment_size is not None or size > 0xFFFFFFFF:
+            start = head.pack(0, 0, 0, 0, 0, ioid, 0)[8:]
+            buffers: list[Any] = framing.frame(
+                Command.MONITOR,
+                [start, *update.buffers, tail],
+                flags=0x40,
+                byteorder=byteorder,
+                segment_size=segment_size,
+            )
+        else:
+            start = head.pack(0xCA, 2, flags, Command.MONITOR, size, ioid, 0)
+            first, *rest = update.buffers
+            buffers = [b"".join((start, first)), *rest, tail] if rest else [b"".join((start, first, tail))]
+        if operation.window is not None:
+            operation.window -= 1
+        return buffers
+
     # -- sending
 
     def _allowed(self, message: PvaMessage) -> ConnectionOperation | None:
@@ -138,18 +206,22 @@ class ServerConnection(Connection):
                 f"{name_of(message)} before the answer to the INIT of ioid {message.ioid}"
             )
         if isinstance(message, messages.MonitorUpdate):
-            if not operation.started:
-                raise LocalProtocolError(f"the monitor {message.ioid} is not started")
-            if operation.window == 0:
-                raise LocalProtocolError(
-                    f"the window of the monitor {message.ioid} is closed: the client must acknowledge"
-                )
+            self._may_update(operation)
         elif message.command != Command.MONITOR and type(message) is not operation.expects:
             raise LocalProtocolError(f"{name_of(message)} for ioid {message.ioid}, which did not ask for it")
         if not isinstance(message, messages.RpcReply):
             put = isinstance(message, messages.PutGetGetPutReply)
             check_type(message, operation.put_type if put else operation.type)
         return operation
+
+    @staticmethod
+    def _may_update(operation: ConnectionOperation) -> None:
+        if not operation.started:
+            raise LocalProtocolError(f"the monitor {operation.ioid} is not started")
+        if operation.window == 0:
+            raise LocalProtocolError(
+                f"the window of the monitor {operation.ioid} is closed: the client must acknowledge"
+            )
 
     def _sent(self, message: PvaMessage, operation: ConnectionOperation | None) -> None:
         """Take note of what was sent."""
