@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 
 TWINS = ("c", "py")
 SUBJECTS = (*TWINS, "spvirit", "caproto")
-WORDS = ("buffer", "bitset", "introspection", "array", "value", "codec", "framing", "columns")
+WORDS = (
+    *("buffer", "bitset", "introspection", "array", "value", "codec", "framing"),
+    *("columns", "monitor", "losses"),
+)
 
 
 class Work(NamedTuple):

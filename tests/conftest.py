@@ -16,7 +16,10 @@ settings.register_profile("pvafast", deadline=None, suppress_health_check=[Healt
 settings.load_profile("pvafast")
 
 TWINS = {"c": "pvafast._c", "py": "pvafast._py"}
-WORDS = ("buffer", "bitset", "introspection", "array", "value", "codec", "framing", "columns", "monitor")
+WORDS = (
+    *("buffer", "bitset", "introspection", "array", "value", "codec", "framing"),
+    *("columns", "monitor", "losses"),
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

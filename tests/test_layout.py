@@ -10,10 +10,23 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "pvafast"
-WORDS = ("buffer", "framing", "bitset", "introspection", "array", "value", "codec", "columns", "monitor")
+WORDS = (
+    *("buffer", "framing", "bitset", "introspection", "array", "value", "codec"),
+    *("columns", "monitor", "losses"),
+)
 # A room may import from the rooms to its left. In each twin the words stand in order, where _py is named.
 ORDER = (
-    *("errors", "limits", "_version", "_types", "_typetext", "_valuetext", "_coerce", "_columntext"),
+    *(
+        "errors",
+        "limits",
+        "_version",
+        "_types",
+        "_typetext",
+        "_valuetext",
+        "_coerce",
+        "_columntext",
+        "_losstext",
+    ),
     *("_py", "_backend"),
     *("messages", "request", "normative", "ndarray", "connection", "network"),
     *(("client", "server", "capture"), "sync", "cli", "__main__"),
@@ -22,7 +35,13 @@ RANK = {
     room: rank for rank, rooms in enumerate(ORDER) for room in ([rooms] if isinstance(rooms, str) else rooms)
 }
 TWINS = ("_py", "_c")
-SHARED = ("_typetext", "_valuetext", "_coerce", "_columntext")  # one text for both twins, on their types
+SHARED = (
+    "_typetext",
+    "_valuetext",
+    "_coerce",
+    "_columntext",
+    "_losstext",
+)  # one text for both twins, on their types
 
 
 def python_imports(text: str, package: str) -> Iterator[tuple[str, bool]]:

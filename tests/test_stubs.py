@@ -65,6 +65,7 @@ CONSTRUCTORS: dict[str, dict[str, Any]] = {
         "seen": 4,
         "note": "why",
     },
+    "losses.Losses": {"per_second": 1000},
     "framing.Framer": {"limits": Limits(depth=3), "from_server": True},
     "framing.Message": {
         "version": 1,

@@ -27,6 +27,7 @@ Update = _backend.monitor.Update
 AnyValue = _backend.value.AnyValue
 Codec = _backend.codec.Codec
 Columns = _backend.columns.Columns
+Losses = _backend.losses.Losses
 
 __all__ = [
     "BACKEND",
@@ -39,6 +40,7 @@ __all__ = [
     "FieldDesc",
     "LimitExceeded",
     "Limits",
+    "Losses",
     "LocalProtocolError",
     "ProtocolError",
     "PvaError",

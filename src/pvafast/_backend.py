@@ -11,19 +11,30 @@ if _wanted not in ("", "c", "py"):
 
 if TYPE_CHECKING:
     BACKEND: str
-    from ._py import bitset, buffer, codec, columns, framing, introspection, monitor, value
+    from ._py import bitset, buffer, codec, columns, framing, introspection, losses, monitor, value
 else:
     try:
         if _wanted == "py":
             raise ImportError("PVAFAST_BACKEND=py")
-        from ._c import bitset, buffer, codec, columns, framing, introspection, monitor, value
+        from ._c import bitset, buffer, codec, columns, framing, introspection, losses, monitor, value
 
         BACKEND = "c"
     except ImportError as error:
         if _wanted == "c":
             raise ImportError(f"PVAFAST_BACKEND=c, but the compiled twin does not load: {error}") from error
-        from ._py import bitset, buffer, codec, columns, framing, introspection, monitor, value
+        from ._py import bitset, buffer, codec, columns, framing, introspection, losses, monitor, value
 
         BACKEND = "py"
 
-__all__ = ["BACKEND", "bitset", "buffer", "codec", "columns", "framing", "introspection", "monitor", "value"]
+__all__ = [
+    "BACKEND",
+    "bitset",
+    "buffer",
+    "codec",
+    "columns",
+    "framing",
+    "introspection",
+    "losses",
+    "monitor",
+    "value",
+]

@@ -35,14 +35,6 @@ cdef class Update:
     came; note: what is not known of it.
     """
 
-    cdef public object operation
-    cdef public object frame
-    cdef public object value
-    cdef public object overrun
-    cdef public object time
-    cdef public object seen
-    cdef public object note
-
     def __init__(self, operation, frame, value, overrun=NO_BITS, time=None, seen=NO_BITS, note=""):
         self.operation = operation
         self.frame = frame

@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from .._losstext import duration as time
+from .._losstext import si
+from .._losstext import times as _times
+
 if TYPE_CHECKING:
     from .summary import End, Latency, Pv, Summary
 
@@ -260,10 +264,6 @@ def _s(n: int) -> str:
     return "" if n == 1 else "s"
 
 
-def _times(n: int) -> str:
-    return "" if n == 1 else f" ×{n}"
-
-
 def _list(items: Sequence[str], most: int = 3) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
@@ -283,29 +283,9 @@ def _clean(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def si(number: float, unit: str) -> str:
-    """Three digits with a prefix: "39.6 Hz", "1.2 kHz", "0.25 Hz"."""
-    for prefix in ("", "k", "M", "G"):
-        # 999.9 would be written as 1e+03.
-        if number < 999.5:
-            return f"{number:.3g} {prefix}{unit}"
-        number /= 1000
-    return f"{number:.3g} T{unit}" if number < 999.5 else f"{number:.0f} T{unit}"
-
-
 def size(n: float) -> str:
     """Bytes."""
     return si(n, "B")
-
-
-def time(seconds: float) -> str:
-    """A duration: "75 µs", "2.36 ms", "11.4 s", "5 min", "2.5 h"."""
-    if seconds <= 0:
-        return "0 s"
-    for unit, scale in (("ns", 1e-9), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0)):
-        if seconds < scale * (999.5 if scale < 1 else 119.5):
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds / 60:.3g} min" if seconds < 119.5 * 60 else f"{seconds / 3600:.6g} h"
 
 
 def _cut(lines: list[str]) -> list[str]:
