@@ -257,12 +257,16 @@ def test_several_pvs_in_one_packet_and_two_subscriptions() -> None:
 
 
 def frames(chat: Chat, codec: str = "") -> Chat:
-    image = np.arange(24, dtype=np.uint16).reshape(4, 6)
-    value = ndarray.encode(image, codec=codec, unique_id=1)
-    chat.open().create("CAM").subscribe(type=value.type)
+    chat.open().create("CAM").subscribe(type=image(1).type)
     for i in range(5):
-        chat.update(1 + i / 10, value)
+        chat.update(1 + i / 10, image(i + 1, codec))
     return chat
+
+
+def image(number: int, codec: str = "", at: float = 0.0) -> Value:
+    """A frame with a uniqueId, and a time stamp so many seconds after NOW."""
+    pixels = np.arange(24, dtype=np.uint16).reshape(4, 6)
+    return ndarray.encode(pixels, codec=codec, unique_id=number, timestamp=NOW + (at or number / 10))
 
 
 def test_frames() -> None:
@@ -272,7 +276,10 @@ def test_frames() -> None:
     assert (pv.frames, pv.pixels, pv.shape, pv.codec) == (5, 240, "uint16 4×6", "")
     assert pv.rate == pytest.approx(10)
     (row,) = rows(summary, "PVs")
-    assert (row["type"], row["frames"], row["rate"]) == ("NTNDArray uint16 4×6", "5", "10 Hz")
+    assert (row["type"], row["updates"], row["rate"]) == ("NTNDArray", "5", "10 Hz")
+    assert rows(summary, "frames") == [
+        {"PV": "CAM", "array": "uint16 4×6", "frames": "5", "rate": "10 Hz", "data": "240 B", "data rate": "480 B/s"}
+    ]  # fmt: skip
 
 
 def test_compressed_frames() -> None:
@@ -280,12 +287,14 @@ def test_compressed_frames() -> None:
     pv = summed(frames(Chat(), "zlib")).pvs["CAM"]
     assert (pv.frames, pv.shape, pv.codec) == (5, "uint16 4×6", "zlib")
     assert 0 < pv.pixels < 1000
-    assert rows(summed(frames(Chat(), "zlib")), "PVs")[0]["type"] == "NTNDArray uint16 4×6 zlib"
+    (row,) = rows(summed(frames(Chat(), "zlib")), "frames")
+    assert (row["array"], row["codec"]) == ("uint16 4×6", "zlib")
+    assert float(row["ratio"]) == pytest.approx(240 / pv.pixels, rel=0.01)
 
 
 def test_updates_without_pixels_are_no_frames() -> None:
     chat = frames(Chat())
-    value = ndarray.encode(np.zeros((4, 6), np.uint16), unique_id=1)
+    value = image(1)
     value.unmark()
     value["uniqueId"] = 9
     chat.update(2, value)
@@ -294,18 +303,16 @@ def test_updates_without_pixels_are_no_frames() -> None:
 
 
 def test_frames_whose_sizes_are_wrong_or_change() -> None:
-    image = ndarray.encode(np.zeros((4, 6), np.uint16))
-    wrong = image.copy()
+    right, wrong, unknown = image(1), image(2), image(3)
     wrong["dimension"][0]["size"] = 7000
-    unknown = image.copy()
     unknown["codec.name"] = "rot13"
-    chat = Chat().open().create("CAM").subscribe(type=image.type)
-    for i, value in enumerate((image, wrong, unknown)):
+    chat = Chat().open().create("CAM").subscribe(type=right.type)
+    for i, value in enumerate((right, wrong, unknown)):
         value.mark()
         chat.update(1 + i, value)
     pv = summed(chat).pvs["CAM"]
     assert (pv.frames, pv.shapes, pv.codec) == (3, 3, "rot13")
-    assert "(varies)" in rows(summed(chat), "PVs")[0]["type"]
+    assert "(varies)" in rows(summed(chat), "frames")[0]["array"]
 
 
 def test_frames_that_were_got() -> None:
@@ -764,6 +771,92 @@ def test_recorded_overruns() -> None:
     expected = sum(1 for record in read(io.BytesIO(file)) if record.overrun)
     assert expected > 0
     assert recorded("pvapy_monitor_fast").pvs["mon:fast"].overruns == {"value": expected}
+
+
+def test_frames_missing_and_doubled() -> None:
+    """1, 2, 5, 5 again, 4 late, then 1 with newer data: the detector was started again."""
+    chat = Chat().open().create("CAM").subscribe(type=image(1).type)
+    for i, (number, at) in enumerate(((1, 0.1), (2, 0.2), (5, 0.5), (5, 0.5), (4, 0.4), (1, 9.0))):
+        chat.update(1 + i, image(number, at=at))
+    summary = summed(chat)
+    ((client, server, losses),) = summary.pvs["CAM"].subscriptions
+    assert (client, server) == ("10.0.0.1:40000", "10.0.0.2:5075")
+    assert (losses.frames, losses.missing, losses.duplicates, losses.late, losses.restarts) == (6, 1, 1, 1, 1)
+    assert section(summary, "missing, doubled or late frames") == [
+        "CAM to 10.0.0.1:40000: 1 missing (17 %), 1 duplicate, 1 late, numbered anew"
+    ]
+    (row,) = rows(summary, "frames")
+    assert (row["missing"], row["duplicates"], row["late"], row["numbered anew"]) == ("1", "1", "1", "1")
+    assert section(summary, "time stamps that went back") == ["CAM to 10.0.0.1:40000, by 100 ms"]
+
+
+def test_each_subscriber_has_losses_of_its_own() -> None:
+    """One gets every frame, the other every second; a packet has a frame for both."""
+    chat = Chat().open().create("CAM").create("CAM", cid=2)
+    other = Chat(client=40_002).open().create("CAM").subscribe(type=image(1).type)
+    chat.subscribe(1, 1, type=image(1).type).subscribe(2, 2, type=image(1).type)
+    for number in range(1, 12):
+        chat.update(number, image(number), ioid=1)
+        if number % 2:
+            chat.update(number, image(number), ioid=2)
+            other.update(number, image(number))
+    summary = summed(chat, other)
+    pv = summary.pvs["CAM"]
+    assert pv.updates == 11 + 6 + 6
+    assert [(one.client, one.losses.updates, one.losses.missing) for one in pv.subscriptions] == [
+        ("10.0.0.1:40000", 11, 0), ("10.0.0.1:40000", 6, 5), ("10.0.0.1:40002", 6, 5),
+    ]  # fmt: skip
+    assert pv.frame_rate == pytest.approx(1)
+    assert rows(summary, "frames")[0]["missing"] == "10"
+    assert section(summary, "missing, doubled or late frames") == [
+        f"CAM to 10.0.0.1:{port}: 5 missing (45 %)" for port in (40_000, 40_002)
+    ]
+
+
+def test_what_the_capture_lost_the_server_did_not() -> None:
+    """Frames between are not in the capture, or cannot be decoded, or have bytes left over: nothing is said of them."""
+    chat = Chat().open().create("CAM").subscribe(type=image(1).type)
+    at = chat.say
+    update = messages.MonitorUpdate(ioid=1, value=image(2), overrun=BitSet())
+    raw = b"".join(messages.encode(update, codec=Codec(), from_server=True))
+    longer = raw[:4] + struct.pack("<I", len(raw) - 8 + 3) + raw[8:] + b"???"
+    cut = raw[:4] + struct.pack("<I", len(raw) - 8 - 9) + raw[8:-9]
+    chat.update(1, image(1))
+    at(1, 2, raw, captured=False)
+    chat.update(3, image(3)).update(4, image(4))
+    at(1, 5, longer)
+    chat.update(6, image(6))
+    at(1, 7, cut)
+    chat.update(8, image(8)).update(9, image(10))
+    ((_, _, losses),) = summed(chat).pvs["CAM"].subscriptions
+    assert (losses.updates, losses.missing, losses.duplicates) == (6, 1, 0)
+
+
+def test_a_new_subscription_of_the_same_number_begins_anew() -> None:
+    """Its first update is the value that stands: that is no duplicate."""
+    chat = Chat().open().create("CAM").subscribe(type=image(1).type)
+    chat.update(1, image(1)).update(2, image(2))
+    chat.say(0, 3, messages.DestroyRequest(sid=101, ioid=1))
+    chat.subscribe(type=image(1).type, at=4).update(5, image(2)).update(6, image(3))
+    subscriptions = summed(chat).pvs["CAM"].subscriptions
+    assert [(one.losses.updates, one.losses.duplicates) for one in subscriptions] == [(2, 0), (2, 0)]
+
+
+def test_losses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Subscriptions and the names of their overruns take of the room that all small things have."""
+    monkeypatch.setattr(module, "_OF_ALL", 40)
+    wide = FieldDesc.structure("", {f"f{i}": "int32" for i in range(25)})
+    chat = Chat().open()
+    for n in range(1, 21):
+        chat.create(f"P{n}", n, at=n).subscribe(n, n, type=wide, at=n + 0.1)
+        chat.update(n + 0.2, Value(wide, {"f1": n}), ioid=n, overrun=(0,) if n < 5 else ())
+    summary = summed(chat)
+    assert len(summary.pvs) == 20
+    assert sum(pv.updates for pv in summary.pvs.values()) == 20
+    held = sum(len(pv.subscriptions) + len(pv.overruns) for pv in summary.pvs.values())
+    assert held <= 40 + 25
+    assert summary.dropped > 0
+    assert "! incomplete" in summary.text()
 
 
 def test_lost_bytes() -> None:

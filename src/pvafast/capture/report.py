@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .._losstext import duration as time
-from .._losstext import si
+from .._losstext import furthest, numbering, si
 from .._losstext import times as _times
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ _LINES: Final = 20
 _CELL: Final = 72
 # Requests younger than that, in seconds, had no time to be answered.
 _AT_ONCE: Final = 1e-3
+_FRAMES: Final = (
+    "PV|array|codec|>ratio|>frames|>rate|>data|>data rate|>missing|>duplicates|>late|>numbered anew"
+)
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -30,7 +33,8 @@ def text(summary: Summary, width: int | None = None) -> str:
     for heading, lines in problems(summary):
         out += ["", f"! {heading}", *_cut([f"  {_clean(line)}" for line in lines])]
     for heading, heads, rows in (
-        ("PVs", "name|type|>updates|>rate|>data|>data rate|>frames|asked", _pvs(summary)),
+        ("PVs", "name|type|>updates|>rate|>data|>data rate|asked", _pvs(summary)),
+        ("frames", _FRAMES, _frames(summary)),
         ("servers", "address|>connections|>clients|>data|of itself|beacons|GUID", _servers(summary)),
         ("clients", "address|account|of itself|>data|servers|asks for", _clients(summary)),
         ("answers", "server|command|>count|>median|>99 %|>longest|slowest PV", _answers(summary)),
@@ -138,6 +142,29 @@ def _overruns(summary: Summary) -> Iterator[str]:
         yield f"{name}: {_list(fields, 6)}"
 
 
+def _lost_frames(summary: Summary) -> Iterator[str]:
+    found = [
+        (subscription, pv.name)
+        for pv in summary.pvs.values()
+        for subscription in pv.subscriptions
+        if subscription.losses.missing or subscription.losses.duplicates or subscription.losses.late
+    ]
+    for subscription, name in sorted(found, key=lambda item: (-item[0].losses.missing, item[1])):
+        yield f"{name} to {subscription.client}: {numbering(subscription.losses)}"
+
+
+def _time_back(summary: Summary) -> Iterator[str]:
+    found = [
+        (subscription, pv.name)
+        for pv in summary.pvs.values()
+        for subscription in pv.subscriptions
+        if subscription.losses.time_back
+    ]
+    for subscription, name in sorted(found, key=lambda item: (-item[0].losses.time_back, item[1])):
+        losses = subscription.losses
+        yield f"{name} to {subscription.client}{_times(losses.time_back)}, {furthest(losses)}"
+
+
 def _one_sided(summary: Summary) -> Iterator[str]:
     for client, server in summary.one_sided():
         yield f"{client} → {server}"
@@ -156,6 +183,8 @@ _PROBLEMS: Final[Sequence[tuple[str, Callable[[Summary], Iterator[str]]]]] = (
     ("channels closed by servers or opened again", _closed),
     ("beacons", _beacons),
     ("overruns: older values lost by the server", _overruns),
+    ("missing, doubled or late frames, by their uniqueId", _lost_frames),
+    ("time stamps that went back", _time_back),
     ("only the client is heard", _one_sided),
 )
 
@@ -195,18 +224,40 @@ def _pvs(summary: Summary) -> list[list[str]]:
 
 
 def _pv(pv: Pv) -> list[str]:
-    kind = pv.type
-    if pv.shape:
-        kind = f"{kind} {pv.shape}{f' {pv.codec}' if pv.codec else ''}{' (varies)' if pv.shapes > 1 else ''}"
     return [
         pv.name,
-        kind,
+        pv.type,
         str(pv.updates) if pv.updates else "",
         si(pv.rate, "Hz") if pv.rate is not None else "",
         size(pv.bytes) if pv.updates else "",
         f"{size(pv.byte_rate)}/s" if pv.byte_rate is not None else "",
-        str(pv.frames) if pv.frames else "",
         ", ".join(f"{n} {command}" for command, n in pv.commands.items()),
+    ]
+
+
+def _frames(summary: Summary) -> list[list[str]]:
+    shown = sorted(
+        (pv for pv in summary.pvs.values() if pv.frames), key=lambda pv: (-pv.pixels, -pv.frames, pv.name)
+    )
+    return [_frame(pv) for pv in shown]
+
+
+def _frame(pv: Pv) -> list[str]:
+    lost = [subscription.losses for subscription in pv.subscriptions]
+    rate = pv.frame_rate
+    counts = [
+        sum(getattr(one, count) for one in lost) for count in ("missing", "duplicates", "late", "restarts")
+    ]
+    return [
+        pv.name,
+        f"{pv.shape}{' (varies)' if pv.shapes > 1 else ''}",
+        pv.codec,
+        f"{pv.unpacked / pv.pixels:.3g}" if pv.codec and pv.pixels else "",
+        str(pv.frames),
+        si(rate, "Hz") if rate is not None else "",
+        size(pv.pixels),
+        f"{size(rate * pv.pixels / pv.frames)}/s" if rate is not None else "",
+        *(str(count) if count else "" for count in counts),
     ]
 
 

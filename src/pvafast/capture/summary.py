@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, final
 import numpy as np
 
 from .. import messages
-from .._backend import bitset, introspection, value
+from .._backend import introspection, losses, value
 from .._types import STRUCTURE, UNION
 from ..connection import Update
 from ..errors import PvaError
@@ -83,19 +83,27 @@ class Latency:
         return self.longest
 
 
+class Subscription(NamedTuple):
+    """A monitor of a PV: who has it of whom, and what was lost of it."""
+
+    client: str
+    server: str
+    losses: losses.Losses
+
+
 @final
 class Pv:
     """What a PV did.
 
-    updates: of monitors, all subscribers together; bytes: of their messages; first, last: ns of the updates. frames: of
-    an NTNDArray, also those that were got; pixels: their bytes as sent; shape: of the last, "uint16 512×512", and codec.
-    commands: requests by name, subscriptions under MONITOR. latencies: of answers, by command. overruns: by field.
-    started: when a monitor was started first, ns, or 0.
+    updates: of monitors, all subscribers together; bytes: of their messages; first, last: ns of the updates. subscriptions:
+    each with its losses. frames: of an NTNDArray, also those that were got; pixels: their bytes as sent; unpacked: as they
+    are decompressed; shape: of the last, "uint16 512×512", and codec. commands: requests by name, subscriptions under
+    MONITOR. latencies: of answers, by command. started: when a monitor was started first, ns, or 0.
     """
 
     __slots__ = (
-        "bytes", "clock", "codec", "commands", "first", "frames", "is_image", "latencies", "name", "overruns", "pixels",
-        "shape", "shapes", "started", "ticks", "type", "updates",
+        "bytes", "clock", "codec", "commands", "first", "frames", "is_image", "latencies", "name", "pixels", "shape",
+        "shapes", "started", "subscriptions", "ticks", "type", "unpacked", "updates",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -110,6 +118,7 @@ class Pv:
         self.is_image = False
         self.frames = 0
         self.pixels = 0
+        self.unpacked = 0
         self.shape = ""
         # How often the shape changed, plus one.
         self.shapes = 0
@@ -117,7 +126,22 @@ class Pv:
         self.started = 0
         self.commands: dict[str, int] = {}
         self.latencies: dict[str, Latency] = {}
-        self.overruns: dict[str, int] = {}
+        self.subscriptions: list[Subscription] = []
+
+    @property
+    def overruns(self) -> dict[str, int]:
+        """Updates with which older values of a field were lost, by its name; all subscribers together."""
+        found: dict[str, int] = {}
+        for subscription in self.subscriptions:
+            for name, n in subscription.losses.overruns.items():
+                found[name] = found.get(name, 0) + n
+        return found
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames a second of the subscriber that got the most; None where nobody got two."""
+        rates = [subscription.losses.frame_rate for subscription in self.subscriptions]
+        return max((rate for rate in rates if rate is not None), default=None)
 
     @property
     def last(self) -> int:
@@ -236,11 +260,12 @@ class _Connection:
     """heard, asks: something came from the server, and from the client; gaps: not all that the client said is known.
 
     opened: the names of its channels. closing: cids, and sids, that the client closes. doubtful: requests whose number was used
-    again, and when: the answer may stand behind a gap that is still to be told.
+    again, and when: the answer may stand behind a gap that is still to be told. subscribed: PVs and losses by ioid.
     """
 
     __slots__ = (
-        "asks", "bytes", "client", "clock", "closing", "doubtful", "first", "gaps", "heard", "opened", "server", "ticks", "waiting",
+        "asks", "bytes", "client", "clock", "closing", "doubtful", "first", "gaps", "heard", "opened", "server",
+        "subscribed", "ticks", "waiting",
     )  # fmt: skip
 
     def __init__(self, client: str, server: str, first: int, ticks: int, clock: Clock) -> None:
@@ -255,6 +280,7 @@ class _Connection:
         self.doubtful: list[tuple[_Waiting, int]] = []
         self.opened: dict[str, None] = {}
         self.closing: dict[int, None] = {}
+        self.subscribed: dict[int, tuple[Pv, losses.Losses]] = {}
 
 
 class Unanswered(NamedTuple):
@@ -335,6 +361,7 @@ class Summary:
         events, src, dst, transport, number, clock = batch
         operation: Any = None
         pv: Pv | None = None
+        lost: losses.Losses | None = None
         updates = size = ticks = 0
         event: Any
         for event in events:
@@ -350,14 +377,17 @@ class Summary:
                 pv = self.pvs.get(operation.pv)
                 if pv is None or not pv.updates or number not in self._connections:
                     pv = self._first_update(Record(event, src, dst, transport, number, event.time, clock))
+                lost = self._subscription(number, operation.ioid, pv, clock)
             updates += 1
             size += event.frame.size
             ticks = event.time
-            if pv is not None:
-                if pv.is_image:
-                    self._frame(pv, event.value)
+            if lost is not None:
                 if event.overrun:
-                    self._overrun(pv, event.value, event.overrun)
+                    self._overrun(lost, event)
+                else:
+                    lost.add(event)
+            if pv is not None and pv.is_image:
+                self._frame(pv, event.value)
         if updates:
             self._count(pv, number, updates, size, ticks, clock)
 
@@ -404,6 +434,8 @@ class Summary:
                 pv.first = now
             if record.frame is not None:
                 self._count(pv, record.connection, 1, record.frame.size, record.ticks, record.clock)
+            if connection is not None and message.ioid in connection.subscribed:
+                connection.subscribed[message.ioid][1].gap()
             self._note(record, command)
             return
         size = record.size
@@ -497,10 +529,34 @@ class Summary:
             _learn(pv, record.value.type)
         return pv
 
-    def _overrun(self, pv: Pv, held: value.Value, overrun: bitset.BitSet) -> None:
-        names = held.type.names
-        for i in overrun.expand(held.type):
-            self._keep(pv.overruns, names[i], pv.overruns.get(names[i], 0) + 1)
+    def _subscription(
+        self, number: int | None, ioid: int, pv: Pv | None, clock: Clock
+    ) -> losses.Losses | None:
+        """The losses of a subscription; None if there is no room for them."""
+        connection = self._connections.get(number)  # type: ignore[arg-type]
+        if connection is None or pv is None:
+            return None
+        known = connection.subscribed.get(ioid)
+        if known is not None and known[0] is pv:
+            return known[1]
+        if self._room <= 0:
+            self.dropped += 1
+            return None
+        self._room -= 1
+        lost = losses.Losses(per_second=clock.per_second)
+        connection.subscribed[ioid] = pv, lost
+        pv.subscriptions.append(Subscription(connection.client, connection.server, lost))
+        return lost
+
+    def _overrun(self, lost: losses.Losses, update: Update) -> None:
+        """Take an update with overruns in; their names take room."""
+        if self._room <= 0:
+            self.dropped += 1
+            lost.add(Update(update.operation, update.frame, update.value, time=update.time))
+            return
+        before = len(lost.overruns)
+        lost.add(update)
+        self._room -= len(lost.overruns) - before
 
     def _frame(self, pv: Pv, held: value.Value) -> None:
         """A frame, if the pixels are among what came."""
@@ -525,6 +581,7 @@ class Summary:
             dtype = "" if codec else array.dtype.name
         else:
             codec, dtype, shown = frame.codec, frame.dtype.name, list(frame.shape)
+            pv.unpacked += frame.nbytes
         shape = f"{dtype} {'×'.join(map(str, shown))}".strip()[:_CHARACTERS]
         if shape != pv.shape:
             pv.shape = shape
@@ -556,6 +613,8 @@ class Summary:
                 self._frame(pv, held)
         if connection is None or ioid is None:
             return
+        if command == "MONITOR" and sub & 0x08:
+            connection.subscribed.pop(ioid, None)  # of a subscription before it
         asked = connection.waiting.get(ioid)
         if asked is not None and asked.command == command and (command != "MONITOR" or sub & 0x08):
             self._answered(connection, ioid, now, pv)
@@ -863,9 +922,12 @@ class Summary:
         if damage.direction != "server":
             connection.gaps = True
         if damage.direction != "client":
-            # The answers may have been in what is lost.
+            # The answers, and updates, may have been in what is lost.
             connection.doubtful.clear()
             operation = damage.operation
+            for ioid, (_, lost) in connection.subscribed.items():
+                if operation is None or operation.ioid == ioid:
+                    lost.gap()
             answered: list[int | str] = list(connection.waiting) if operation is None else [operation.ioid]
             for request in answered:
                 if connection.waiting.pop(request, None) is not None:
