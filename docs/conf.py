@@ -1,0 +1,26 @@
+"""Sphinx: `python -m sphinx -W --keep-going docs build/docs`; doctests: `-b doctest`."""
+
+import pvafast
+
+project = "pvafast"
+author = "The pvafast developers"
+copyright = "The pvafast developers"
+version = release = pvafast.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.intersphinx",
+]
+html_theme = "furo"
+html_title = f"pvafast {release}"
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+exclude_patterns = []
+nitpicky = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": False}
+# Links into other projects' pages are a convenience: the pages must build behind a firewall.
+intersphinx_mapping = {}
+doctest_global_setup = "import numpy as np\nimport pvafast\nfrom pvafast import messages\n"
