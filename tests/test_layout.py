@@ -27,7 +27,7 @@ ORDER = (
         "_columntext",
         "_losstext",
     ),
-    *("_py", "_backend"),
+    *("_py", "_backend", "_valuejson"),
     *("messages", "request", "normative", "ndarray", "connection", "network"),
     *(("client", "server", "capture"), "sync", "cli", "__main__"),
 )

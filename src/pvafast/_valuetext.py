@@ -1,8 +1,13 @@
-"""Values as text: on one line for repr, as a tree (in the manner of pvxs) for str. Works on the Value of either twin."""
+"""Values as text: on one line for repr, as a tree for str, the changed fields as pvxs's tools show them.
+
+Works on the Value of either twin. Where the tree and the changed fields differ from what pvxs 1.5 prints: floats are as short as
+they can be told apart, not cut to six digits; elements of boolean arrays are true and false; strings show what can be printed.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -19,11 +24,23 @@ from ._types import (
 )
 
 if TYPE_CHECKING:
+    from ._py.bitset import BitSet
     from ._py.introspection import FieldDesc
     from ._py.value import Value
 
 # Elements of an array that are shown, as pvxs's tools do.
-SHOWN = 20
+SHOWN: Final = 20
+
+
+class Part(NamedTuple):
+    """A piece of a line, which a terminal may show in a colour of its own. kind: "type", "name", "value" or "" for the rest."""
+
+    kind: str
+    text: str
+
+
+Line = list[Part]
+_OPEN: Final = Part("", " {")
 
 
 def format_repr(value: Value) -> str:
@@ -55,6 +72,23 @@ def _path(type: FieldDesc, leaf: int) -> tuple[str, ...]:
     return tuple(path)
 
 
+def leaf_paths(type: FieldDesc, bits: BitSet) -> Iterator[tuple[str, ...]]:
+    """The exact names that lead to the leaves of the bits, in order."""
+    return _walk(type, 0, (), frozenset(bits.expand(type)))
+
+
+def _walk(
+    type: FieldDesc, at: int, path: tuple[str, ...], leaves: frozenset[int]
+) -> Iterator[tuple[str, ...]]:
+    if at in leaves:
+        yield path
+    if type.code == STRUCTURE:
+        at += 1
+        for name, member in type.members.items():
+            yield from _walk(member, at, (*path, name), leaves)
+            at += len(member)
+
+
 def _short(leaf: Any) -> str:
     if isinstance(leaf, np.ndarray):
         return f"<{len(leaf)} {leaf.dtype}>" if len(leaf) > 4 else str(leaf.tolist())
@@ -66,10 +100,136 @@ def _short(leaf: Any) -> str:
 
 def format_tree(value: Value, shown: int = SHOWN) -> str:
     """The value as a tree, one field a line; at most `shown` elements of an array (0: all)."""
-    lines: list[str] = []
+    return "\n".join(map(text_of, tree_lines(value, shown)))
+
+
+def text_of(line: Line) -> str:
+    """A line without its kinds."""
+    return "".join([part.text for part in line])
+
+
+def tree_lines(value: Value, shown: int = SHOWN) -> Iterator[Line]:
+    """The lines of `format_tree`."""
+    return _node([], 0, value.type, "", _whole(value), shown)
+
+
+def delta_lines(value: Value, changed: BitSet, shown: int = SHOWN) -> Iterator[Line]:
+    """The leaves of `changed`, a line each with its path, elements of structures and unions on lines of their own; at most
+    `shown` elements of an array (0: all)."""
     type = value.type
-    _node(lines, type, "", value if type.code == STRUCTURE else value[""], 0, shown)
-    return "\n".join(lines)
+    if type.code != STRUCTURE:
+        yield from _field("", type, value[""], shown)
+        return
+    for path in leaf_paths(type, changed):
+        yield from _field(".".join(path), type[path], value[path], shown)
+
+
+def _whole(value: Value) -> Any:
+    return value if value.type.code == STRUCTURE else value[""]
+
+
+def _head(type: FieldDesc) -> str:
+    code = type.code
+    if code in (STRUCTURE_ARRAY, UNION_ARRAY):
+        return "struct[]" if code == STRUCTURE_ARRAY else "union[]"
+    if code not in (STRUCTURE, UNION):
+        return short_name(code, type.bound, 1)
+    word = "struct" if code == STRUCTURE else "union"
+    return f"{word} {_quoted(type.id)}" if type.id else word
+
+
+def _node(lead: Line, level: int, type: FieldDesc, name: str, leaf: Any, shown: int) -> Iterator[Line]:
+    """lead: what stands before it on its line: of an any, or of a union."""
+    pad = "    " * level
+    code = type.code
+    line = [*(lead or [Part("", pad)]), Part("type", _head(type))]
+    label = [Part("", " "), Part("name", name)] if name else []
+    if code == STRUCTURE:
+        if leaf is None:
+            yield [*line, *label, Part("value", " null")]
+            return
+        yield [*line, _OPEN]
+        for member, member_type in type.members.items():
+            yield from _node([], level + 1, member_type, member, leaf[(member,)], shown)
+        yield [Part("", f"{pad}}}"), *label]
+    elif code in (UNION, ANY):
+        if leaf is None:
+            yield [*line, *label, Part("value", " null")]
+            return
+        if code == UNION:
+            label.append(Part("name", f".{leaf.name}"))
+        inner = type.members[leaf.name] if code == UNION else leaf.type
+        yield from _node([*line, *label, Part("", " ")], level, inner, "", leaf.value, shown)
+    elif code in (STRUCTURE_ARRAY, UNION_ARRAY, ANY_ARRAY):
+        line = [*line, *label, Part("", f" = {{{len(leaf)}}}[")]
+        if not leaf:
+            yield [*line, Part("", "]")]
+            return
+        yield line
+        element = type.element
+        assert element is not None
+        for item in leaf[: shown or None]:
+            if code == ANY_ARRAY and item is not None:
+                yield from _node([], level + 1, item.type, "", item.value, shown)
+            else:
+                yield from _node([], level + 1, element, "", item, shown)
+        if shown and len(leaf) > shown:
+            yield [Part("", f"{pad}    ...")]
+        yield [Part("", f"{pad}]")]
+    else:
+        yield [*line, *label, *_plain(code, leaf, shown)]
+
+
+def _field(path: str, type: FieldDesc, leaf: Any, shown: int) -> Iterator[Line]:
+    """A changed field, or an element of one."""
+    code = type.code
+    line = [Part("name", path), Part("", " ")] if path else []
+    if leaf is None and code in (STRUCTURE, UNION, ANY):
+        yield [*line, Part("type", _head(type)), Part("value", " null")]
+        return
+    line.append(Part("type", _head(type)))
+    if code == STRUCTURE:
+        yield line
+        for member, member_type in type.members.items():
+            yield from _member(f"{path}.{member}" if path else member, member_type, leaf[(member,)], shown)
+    elif code in (UNION, ANY):
+        yield line
+        inner = type.members[leaf.name] if code == UNION else leaf.type
+        yield from _field(f"{path}->{leaf.name if code == UNION else ''}", inner, leaf.value, shown)
+    elif code in (STRUCTURE_ARRAY, UNION_ARRAY, ANY_ARRAY):
+        yield line
+        element = type.element
+        assert element is not None
+        for i, item in enumerate(leaf[: shown or None]):
+            if code == ANY_ARRAY and item is not None:
+                yield from _field(f"{path}[{i}]", item.type, item.value, shown)
+            elif code == UNION_ARRAY and item is not None:
+                yield from _field(f"{path}[{i}]->{item.name}", element.members[item.name], item.value, shown)
+            else:
+                yield from _field(f"{path}[{i}]", element, item, shown)
+        if shown and len(leaf) > shown:
+            yield [Part("name", f"{path}[{shown}]"), Part("", " ...")]
+    else:
+        yield [*line, *_plain(code, leaf, shown)]
+
+
+def _member(path: str, type: FieldDesc, leaf: Any, shown: int) -> Iterator[Line]:
+    """A member of a structure that is shown whole: of structures in it only the leaves have lines."""
+    if type.code == STRUCTURE and leaf is not None and type.members:
+        for member, member_type in type.members.items():
+            yield from _member(f"{path}.{member}", member_type, leaf[(member,)], shown)
+    else:
+        yield from _field(path, type, leaf, shown)
+
+
+def _plain(code: int, leaf: Any, shown: int) -> Line:
+    """A scalar, or an array of them."""
+    if code in SCALARS or code not in SCALAR_FORMS:
+        return [Part("", " = "), Part("value", format_scalar(leaf))]
+    items = [format_scalar(item) for item in (leaf[:shown] if shown else leaf)]
+    if len(leaf) > len(items):
+        items.append("...")
+    return [Part("", f" = {{{len(leaf)}}}["), Part("value", ", ".join(items)), Part("", "]")]
 
 
 def _quoted(text: str) -> str:
@@ -83,60 +243,6 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _head(type: FieldDesc) -> str:
-    code = type.code
-    if code in (STRUCTURE, STRUCTURE_ARRAY):
-        word = "struct" if code == STRUCTURE else "struct[]"
-    elif code in (UNION, UNION_ARRAY):
-        word = "union" if code == UNION else "union[]"
-    else:
-        return short_name(code, type.bound, 1)
-    return f"{word} {_quoted(type.id)}" if type.id else word
-
-
-def _node(lines: list[str], type: FieldDesc, name: str, leaf: Any, indent: int, shown: int) -> None:
-    pad = "    " * indent
-    code = type.code
-    head = f"{pad}{_head(type)}"
-    label = f" {name}" if name else ""
-    if code == STRUCTURE:
-        if leaf is None:
-            lines.append(f"{head}{label} null")
-            return
-        lines.append(f"{head} {{")
-        for member, member_type in type.members.items():
-            _node(lines, member_type, member, leaf[(member,)], indent + 1, shown)
-        lines.append(f"{pad}}}{label}")
-    elif code == UNION:
-        if leaf is None:
-            lines.append(f"{head}{label} null")
-        else:
-            lines.append(f"{head}{label}.{leaf.name}")
-            _node(lines, type.members[leaf.name], "", leaf.value, indent + 1, shown)
-    elif code == ANY:
-        if leaf is None:
-            lines.append(f"{head}{label} null")
-        else:
-            lines.append(f"{head}{label}")
-            _node(lines, leaf.type, "", leaf.value, indent + 1, shown)
-    elif code in (STRUCTURE_ARRAY, UNION_ARRAY, ANY_ARRAY):
-        lines.append(f"{head}{label} = {{{len(leaf)}}}[")
-        element = type.element
-        assert element is not None
-        for item in leaf[: shown or None]:
-            _node(lines, element, "", item, indent + 1, shown)
-        if shown and len(leaf) > shown:
-            lines.append(f"{pad}    ...")
-        lines.append(f"{pad}]")
-    elif code in SCALARS or code not in SCALAR_FORMS:
-        lines.append(f"{head}{label} = {format_scalar(leaf)}")
-    else:
-        items = [format_scalar(item) for item in (leaf[:shown] if shown else leaf)]
-        if len(leaf) > len(items):
-            items.append("...")
-        lines.append(f"{head}{label} = {{{len(leaf)}}}[{', '.join(items)}]")
-
-
 def format_scalar(leaf: Any) -> str:
     """A scalar as pvxs shows it: strings quoted, floats as short as they can be told apart."""
     if isinstance(leaf, str):
@@ -148,3 +254,13 @@ def format_scalar(leaf: Any) -> str:
     if isinstance(leaf, float):
         return str(int(leaf)) if leaf.is_integer() and abs(leaf) < 1e15 else repr(leaf)
     return str(leaf)
+
+
+def printable(text: str) -> str:
+    """A line that can do no harm to a terminal: what is not to be printed is escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def printable_tree(text: str) -> str:
+    """The same of several lines."""
+    return "\n".join(map(printable, text.split("\n")))

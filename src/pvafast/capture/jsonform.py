@@ -12,29 +12,20 @@ value             the value as the receiver holds it after this message; fields 
 message           what else the message says, by the names of pvafast.messages
 note              what could not be known; damage: {"reason", "path", "offset", "lost", "missing"}
 
-In values: a union is {"union": name, "value": ...}, an any {"any": type, "value": ...}, a null null, floats that are not
-finite "NaN", "Infinity" and "-Infinity". A numeric array of more than max_elements is {"dtype", "shape", "sha256"} over its
-little-endian elements, dtype as numpy spells that ("<f8"); a string array {"strings": n, "sha256"} over the strings in UTF-8,
-each behind its length as a little-endian uint32; any other list {"length", "sha256"} over its JSON as json.dumps writes it.
-Bytes of a string that are not UTF-8 are lone surrogates (PEP 383), in hashes the bytes that they were.
+Values are in the forms of pvafast._valuejson.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import math
-import struct
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-import numpy as np
-
 from .. import messages
 from .._backend import bitset, introspection, value
 from .._types import STRUCTURE
+from .._valuejson import Form, encode, leaf_names
 from ..connection import Update
 from .records import Record
 
@@ -45,8 +36,6 @@ _PLACED: Final = frozenset(
         "sub",
     }
 )  # fmt: skip
-_AS_THEY_ARE: Final = frozenset({int, str, bool, type(None)})
-_encode: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
 # (name, path from the root, members of a structure) of what is shown.
 Plan: TypeAlias = "tuple[tuple[str, tuple[str, ...], Plan | None], ...]"
@@ -83,7 +72,7 @@ def _seen(
 def dumps(record: Record, max_elements: int = 64) -> str:
     """The record as one line of JSON, without the line end. max_elements: 0 for no limit."""
     head = f'{{"time": {record.time}, '
-    return head + _encode(as_object(record, max_elements))[1:]
+    return head + encode(as_object(record, max_elements))[1:]
 
 
 def as_object(record: Record, max_elements: int = 64) -> dict[str, Any]:
@@ -114,9 +103,9 @@ def as_object(record: Record, max_elements: int = 64) -> dict[str, Any]:
     if held is not None:
         changed = record.changed
         if changed is not None:
-            found["changed"] = _leaves(held.type, changed)
+            found["changed"] = leaf_names(held.type, changed)
             if record.command == "MONITOR":
-                found["overrun"] = _leaves(held.type, record.overrun)
+                found["overrun"] = leaf_names(held.type, record.overrun)
         if isinstance(held, value.Value) and changed is not None:
             found["value"] = form.seen(held, record.seen)
         else:
@@ -142,16 +131,8 @@ def as_object(record: Record, max_elements: int = 64) -> dict[str, Any]:
     return found
 
 
-def _leaves(type: introspection.FieldDesc, bits: bitset.BitSet) -> list[str]:
-    names = type.names
-    return [names[i] for i in bits.expand(type)]
-
-
-class _Form:
-    """Values as JSON, arrays shortened."""
-
-    def __init__(self, max_elements: int) -> None:
-        self.most = max_elements if max_elements > 0 else 1 << 62
+class _Form(Form):
+    """Values, and what messages say."""
 
     def seen(self, held: value.Value, bits: bitset.BitSet) -> Any:
         """A Value without the fields that have never been seen."""
@@ -165,49 +146,6 @@ class _Form:
             name: leaf(held[path]) if below is None else self._build(held, below)
             for name, path, below in plan
         }
-
-    def leaf(self, leaf: Any) -> Any:
-        """Any value."""
-        if leaf.__class__ in _AS_THEY_ARE:
-            return leaf
-        if isinstance(leaf, float):
-            if math.isfinite(leaf):
-                return leaf
-            return "NaN" if leaf != leaf else "Infinity" if leaf > 0 else "-Infinity"
-        if isinstance(leaf, np.ndarray):
-            return self._array(leaf)
-        if isinstance(leaf, value.Value):
-            if leaf.type.code != STRUCTURE:
-                return self.leaf(leaf[""])
-            return {name: self.leaf(leaf[(name,)]) for name in leaf.type.members}
-        if isinstance(leaf, list):
-            return self._list(leaf)
-        if isinstance(leaf, value.UnionValue):
-            return {"union": leaf.name, "value": self.leaf(leaf.value)}
-        if isinstance(leaf, value.AnyValue):
-            return {"any": leaf.type.format("short"), "value": self.leaf(leaf.value)}
-        return leaf
-
-    def _array(self, array: np.ndarray[Any, Any]) -> Any:
-        if array.size > self.most:
-            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-            digest = hashlib.sha256(little.tobytes()).hexdigest()
-            return {"dtype": little.dtype.str, "shape": list(array.shape), "sha256": digest}
-        if array.dtype.kind == "f":
-            return [self.leaf(item) for item in array.tolist()]
-        return array.tolist()
-
-    def _list(self, items: list[Any]) -> Any:
-        if len(items) <= self.most:
-            return [self.leaf(item) for item in items]
-        if all(isinstance(item, str) for item in items):
-            digest = hashlib.sha256()
-            for item in items:
-                raw = item.encode("utf-8", "surrogateescape")
-                digest.update(struct.pack("<I", len(raw)) + raw)
-            return {"strings": len(items), "sha256": digest.hexdigest()}
-        text = _encode([self.leaf(item) for item in items])
-        return {"length": len(items), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
     def fields(self, message: messages.PvaMessage, with_value: bool) -> dict[str, Any]:
         """What a message says that has no place of its own in the record."""

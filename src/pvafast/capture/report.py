@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from .._losstext import duration as time
 from .._losstext import furthest, numbering, si
 from .._losstext import times as _times
+from .._valuetext import printable
 
 if TYPE_CHECKING:
     from .summary import End, Latency, Pv, Summary
@@ -31,7 +32,7 @@ def text(summary: Summary, width: int | None = None) -> str:
     summary.settle()
     out = _head(summary)
     for heading, lines in problems(summary):
-        out += ["", f"! {heading}", *_cut([f"  {_clean(line)}" for line in lines])]
+        out += ["", f"! {heading}", *_cut([f"  {printable(line)}" for line in lines])]
     for heading, heads, rows in (
         ("PVs", "name|type|>updates|>rate|>data|>data rate|asked", _pvs(summary)),
         ("frames", _FRAMES, _frames(summary)),
@@ -329,11 +330,6 @@ def host_of(address: str) -> str:
     return address.rpartition(":")[0]
 
 
-def _clean(text: str) -> str:
-    """Nothing that can do harm to a terminal or break a line."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def size(n: float) -> str:
     """Bytes."""
     return si(n, "B")
@@ -367,5 +363,5 @@ def _aligned(cell: str, width: int, head: str) -> str:
 
 
 def _cell(text: str, last: bool) -> str:
-    text = _clean(text)
+    text = printable(text)
     return text if last or len(text) <= _CELL else f"{text[: _CELL - 1]}…"

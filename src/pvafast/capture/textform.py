@@ -11,7 +11,15 @@ import numpy as np
 from .. import messages
 from .._backend import bitset, introspection, value
 from .._types import STRUCTURE
-from .._valuetext import format_scalar, format_tree
+from .._valuetext import (
+    delta_lines,
+    format_scalar,
+    format_tree,
+    leaf_paths,
+    printable,
+    printable_tree,
+    text_of,
+)
 from ..connection import Update
 from ..errors import PvaError
 from ..request import format as format_request
@@ -52,16 +60,6 @@ def moment(time: str) -> str:
             return time  # a clock that shows no year of ours
         _seconds = whole, text
     return f"{text}{dot}{rest}"
-
-
-def printable(text: str) -> str:
-    """A line that can do no harm to a terminal: what is not to be printed is escaped."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def printable_tree(text: str) -> str:
-    """The same of several lines."""
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def what(record: Record) -> str:
@@ -112,21 +110,8 @@ def _leaf_paths(type: introspection.FieldDesc, bits: bitset.BitSet) -> tuple[tup
     if paths is None:
         if len(_leaves) >= 1024:
             _leaves.clear()
-        leaves = frozenset(bits.expand(type))
-        paths = _leaves[key] = tuple(_walk(type, 0, (), leaves))
+        paths = _leaves[key] = tuple(leaf_paths(type, bits))
     return paths
-
-
-def _walk(
-    type: introspection.FieldDesc, at: int, path: tuple[str, ...], leaves: frozenset[int]
-) -> Iterator[tuple[str, ...]]:
-    if at in leaves:
-        yield path
-    if type.code == STRUCTURE:
-        at += 1
-        for name, member in type.members.items():
-            yield from _walk(member, at, (*path, name), leaves)
-            at += len(member)
 
 
 def _names(type: introspection.FieldDesc, bits: bitset.BitSet) -> list[str]:
@@ -290,7 +275,5 @@ def fields(record: Record, most: int) -> Iterator[str]:
             held = held.value if isinstance(held.value, value.Value) else value.Value(held.type, held.value)
         yield printable_tree(format_tree(held, most))
         return
-    for path in _leaf_paths(held.type, changed):
-        # As pvxs's tools show what changed: alarm.severity int32_t = 0
-        tree = format_tree(value.Value(held.type[path], held[path]), most)
-        yield printable_tree(f"{'.'.join(path)} {tree}")
+    for parts in delta_lines(held, changed, most):
+        yield printable(text_of(parts))

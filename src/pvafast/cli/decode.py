@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeVar
 
+from .._valuetext import printable_tree
 from ..capture import Record, Records, read
 from ..capture.jsonform import dumps
 from ..capture.summary import Summary
-from ..capture.textform import fields, line, printable_tree
+from ..capture.textform import fields, line
 from ..errors import DecodeError
 from ..messages import Command, ControlCommand
 
