@@ -20,6 +20,7 @@ ORDER = (
         "errors",
         "limits",
         "_version",
+        "_memory",
         "_types",
         "_typetext",
         "_valuetext",

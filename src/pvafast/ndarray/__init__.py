@@ -9,6 +9,9 @@
 
     value = ndarray.encode(image, codec="bslz4", unique_id=7, attributes={"Gain": 2.5})
 
+    pool = ndarray.FramePool(count=16, nbytes=2048 * 2048 * 2)
+    frame = pool.frame(value)                 # the same, in memory that is used again; None: the pool is full
+
 Compressed frames (jpeg, blosc, lz4, lz4hdf5, bslz4; zlib is faster with it) need ``pip install 'pvafast[codecs]'``.
 """
 
@@ -16,6 +19,8 @@ from .build import Dimension, NTNDArray, encode
 from .codecs import DECODERS
 from .colour import BayerPattern, ColorMode
 from .frame import Attributes, Frame
+from .pool import FramePool, PoolStatistics
+from .shared import FrameHandle
 
 CODECS = tuple(DECODERS)
 
@@ -26,6 +31,9 @@ __all__ = [
     "ColorMode",
     "Dimension",
     "Frame",
+    "FrameHandle",
+    "FramePool",
     "NTNDArray",
+    "PoolStatistics",
     "encode",
 ]

@@ -9,7 +9,8 @@ from typing import Any, Final, Literal, TypeAlias, final
 
 import numpy as np
 
-from .. import _backend
+from .. import _backend, _memory
+from .._memory import NDArray
 from ..errors import FrameError, NormativeError
 from ..limits import Limits
 from ..normative import READERS, Attribute, Meta
@@ -23,8 +24,7 @@ Value = _backend.value.Value
 UnionValue = _backend.value.UnionValue
 AnyValue = _backend.value.AnyValue
 
-NDArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-ByteOrder = Literal["little", "big"]
+ByteOrder: TypeAlias = Literal["little", "big"]
 
 # numpy 1.26 has no more axes; areaDetector has 10.
 _MAX_AXES: Final = 32
@@ -35,6 +35,10 @@ _SSIZE_MAX: Final = sys.maxsize
 # areaDetector's NDDataType_t, by its numbers.
 _ND_TYPES: Final = tuple(np.dtype(c) for c in ("b", "B", "h", "H", "i", "I", "q", "Q", "f", "d"))
 _INT64: Final = 0x23
+# kDLCPU, device 0. ndarray.__dlpack__ takes more than a stream, and exports read-only arrays, from numpy 2.1 on.
+_CPU: Final = (1, 0)
+_DLPACK_1: Final = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
+_WRITABLE: Final = 1  # PyBUF_WRITABLE
 
 
 @final
@@ -82,19 +86,25 @@ class Frame(Meta):
     raw: the Value. Time, alarm and the rest as of all normative types; the time of the data itself is `data_timestamp`.
 
     dtype: that of the elements of a compressed frame whose codec.parameters do not tell. byteorder: of the elements inside of
-    compressed data, which does not tell it. max_bytes: the most that decompressing may make.
+    compressed data, which does not tell it. max_bytes: the most that decompressing may make. aligned: `data` begins at a multiple of
+    64 bytes: where a raw frame does not lie so, it is copied. (What decompressing makes always does; frames received in place
+    do too, but for those below 64 KiB and what comes together with small messages.)
+
+    A frame is an array to numpy (np.asarray(frame)), a buffer (Python 3.12 and later), and an array to all that take DLPack
+    (torch.from_dlpack(frame)): without a copy.
 
     Raises FrameError for dimensions and sizes that do not fit, and for unknown codecs and types; damaged data show when they are
     decompressed. Nothing of the size of the frame is made before `data` or `decode` are asked for.
     """
 
-    __slots__ = ("_attributes", "_data", "_payload", "byteorder", "codec", "dtype", "raw", "shape")
+    __slots__ = ("_attributes", "_data", "_payload", "aligned", "byteorder", "codec", "dtype", "raw", "shape")
 
     raw: Value
     codec: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     byteorder: ByteOrder
+    aligned: bool
 
     def __init__(
         self,
@@ -104,11 +114,13 @@ class Frame(Meta):
         dtype: Any = None,
         byteorder: ByteOrder = "little",
         max_bytes: int = MAX_BYTES,
+        aligned: bool = False,
     ) -> None:
         if byteorder not in ("little", "big"):
             raise ValueError(f"byteorder must be 'little' or 'big', not {byteorder!r}")
         self.raw = value
         self.byteorder = byteorder
+        self.aligned = aligned
         self.codec = codec = text(value, "codec.name")
         self._attributes: Attributes | None = None
         self._data: NDArray | None = None
@@ -182,22 +194,30 @@ class Frame(Meta):
         """The array: of a raw frame a view of what was received, decompressed once otherwise. Read-only. Raises FrameError."""
         found = self._data
         if found is None:
-            found = self._view() if not self.codec else self.decode()
-            found.flags.writeable = False
-            self._data = found
+            if self.codec:
+                return self._keep(self.decode())
+            found = self._view()
+            if self.aligned and not _memory.is_aligned(found):
+                found = self.decode()
+            return self._keep(found)
         return found
 
-    def decode(self, out: NDArray | None = None) -> NDArray:
+    def _keep(self, array: NDArray) -> NDArray:
+        self._data = found = array.view()
+        found.flags.writeable = False
+        return found
+
+    def decode(self, out: NDArray | None = None, *, keep: bool = False) -> NDArray:
         """The array decompressed, or copied, into `out`, or into a new array; that is writable.
 
         out: C-contiguous and writable, of the frame's dtype and number of elements (ValueError if not); it is returned in the frame's
-        shape, and holds anything after a FrameError.
+        shape, and holds anything after a FrameError. keep: `data` is from now on (a read-only view of) this array.
         """
         if out is None:
             if self.codec:
                 # Before anything of the size of the frame is made.
                 codecs.check(self.codec, self._payload, self.shape, self.dtype)
-            made = np.empty(self.shape, self.dtype)
+            made = _memory.empty(self.shape, self.dtype)
         else:
             if out.dtype != self.dtype or out.size != prod(self.shape):
                 raise ValueError(
@@ -208,11 +228,30 @@ class Frame(Meta):
             made = out.reshape(self.shape)
         if not self.codec:
             made[...] = self._view()
-            return made
-        codecs.decompress(self.codec, self._payload, made)
-        if self.byteorder != sys.byteorder and self.dtype.itemsize > 1:
-            made.byteswap(inplace=True)
+        else:
+            codecs.decompress(self.codec, self._payload, made)
+            if self.byteorder != sys.byteorder and self.dtype.itemsize > 1:
+                made.byteswap(inplace=True)
+        if keep:
+            self._keep(made)
         return made
+
+    def writable(self, *, copy: bool | None = False) -> NDArray:
+        """The array, to write to.
+
+        False: the memory of `data` itself, without a copy: what is written shows in `data`, `raw` and all other arrays of this frame.
+        There is such where the pixels lie in memory of the library's own or of a pool: received in place (get_buffer), decompressed,
+        or brought into the host's byte order. ValueError where they do not: in `bytes` that were given to receive_data, in an array
+        or buffer of the caller. None: a copy only there. True: always a copy. Raises FrameError as `data` does.
+        """
+        if copy:
+            return self.decode()
+        found = _memory.writable(self.data)
+        if found is not None:
+            return found
+        if copy is False:
+            raise ValueError("the pixels lie in memory that is not the library's: writable(copy=None) copies")
+        return self.decode()
 
     def _view(self) -> NDArray:
         count = prod(self.shape)
@@ -226,6 +265,47 @@ class Frame(Meta):
                 raise ValueError("another dtype needs a copy")
             return data.astype(dtype)
         return data.copy() if copy else data
+
+    def __buffer__(self, flags: int, /) -> memoryview:
+        try:
+            data: Any = self.writable() if flags & _WRITABLE else self.data
+            return memoryview(data)
+        except ValueError as error:
+            raise BufferError(str(error)) from None
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The CPU."""
+        return _CPU
+
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A DLPack capsule of `writable()`, as the array API standard has it.
+
+        Where that needs a copy and copy is not True, consumers of DLPack 1.0 get `data` itself, marked read-only; others get a
+        copy, with copy=False BufferError.
+        """
+        if dl_device is not None and tuple(dl_device) != _CPU:
+            raise BufferError(f"a frame lies in the memory of the CPU, not of device {dl_device}")
+        if copy:
+            array = self.decode()
+        else:
+            found = _memory.writable(self.data)
+            if found is None and _DLPACK_1 and max_version is not None and tuple(max_version) >= (1, 0):
+                found = self.data
+            if found is None and copy is False:
+                raise BufferError(
+                    "the pixels lie in memory that is not the library's, and must not be copied"
+                )
+            array = self.decode() if found is None else found
+        if _DLPACK_1:
+            return array.__dlpack__(stream=stream, max_version=max_version)
+        return array.__dlpack__(stream=stream)
 
     @property
     def ndim(self) -> int:
@@ -366,11 +446,12 @@ class Frame(Meta):
             self.dtype if self.codec else None,
             self.byteorder,
             max(self.nbytes, MAX_BYTES),
+            self.aligned,
         )
 
 
-def _again(value: Value, dtype: Any, byteorder: ByteOrder, max_bytes: int) -> Frame:
-    return Frame(value, dtype=dtype, byteorder=byteorder, max_bytes=max_bytes)
+def _again(value: Value, dtype: Any, byteorder: ByteOrder, max_bytes: int, aligned: bool) -> Frame:
+    return Frame(value, dtype=dtype, byteorder=byteorder, max_bytes=max_bytes, aligned=aligned)
 
 
 def _shape(dimension: Any) -> tuple[int, ...]:
