@@ -2,6 +2,7 @@
 
 from .events import Clock, Closed, Connection, Damage, Data, Datagram, Event, Gap, Opened
 from .files import Capture
+from .frames import FrameFiles
 from .records import Record, Records, read
 from .traffic import Statistics, Traffic
 
@@ -14,6 +15,7 @@ __all__ = [
     "Data",
     "Datagram",
     "Event",
+    "FrameFiles",
     "Gap",
     "Opened",
     "Record",

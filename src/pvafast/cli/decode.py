@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeVar
 
-from .._valuetext import printable_tree
+from .._losstext import counted
+from .._valuetext import printable, printable_tree
 from ..capture import Record, Records, read
+from ..capture.frames import FrameFiles
 from ..capture.jsonform import dumps
 from ..capture.summary import Summary
 from ..capture.textform import fields, line
@@ -34,8 +36,8 @@ def add(commands: Any) -> None:
         help="decode captured traffic (pcap, pcapng)",
         description="Decode the PVA messages of captures, on whatever port they are: one line a message, with its time (UTC), "
         "source and destination, command, PV and what it says.",
-        epilog="Exit status: 0 all was read; 1 a file is cut off or damaged, and was decoded up to there; 2 wrong usage, or a "
-        "file cannot be read.",
+        epilog="Exit status: 0 all was read; 1 a file is cut off or damaged, and was decoded up to there, or a frame could not be "
+        "written; 2 wrong usage, or a file cannot be read.",
     )
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="pcap or pcapng, also .gz; - is standard input"
@@ -47,6 +49,14 @@ def add(commands: Any) -> None:
         "--summary", action="store_true", help="sum up: PVs, rates, who asks for what, what went wrong"
     )
     output.add_argument("--json", action="store_true", help="one JSON object a line, pure ASCII")
+    parser.add_argument(
+        "--frames", metavar="DIR",
+        help="write the frames (NTNDArray) into this new or empty directory, too: a file each, and index.csv",
+    )  # fmt: skip
+    parser.add_argument(
+        "--frames-format", choices=("npy", "tiff"), default="npy",
+        help="of these files: npy (numpy.load), or tiff, for which tifffile is needed: pip install 'pvafast[tiff]'",
+    )  # fmt: skip
     parser.add_argument(
         "--max-elements", type=count, default=None, metavar="N",
         help=f"longer arrays are shortened (--json: {_SHOWN_JSON}, --values: {_SHOWN}; 0: never)",
@@ -80,15 +90,44 @@ def command(text: str) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Decode all files; returns the exit status."""
+    if arguments.frames is None:
+        return decode_all(arguments, None)
+    try:
+        files = FrameFiles(arguments.frames, arguments.frames_format)
+    except (OSError, ImportError) as error:
+        print(f"pvafast: {error}", file=sys.stderr)
+        return 2
+    with files:
+        status = decode_all(arguments, files)
+    sys.stdout.flush()
+    print(f"pvafast: {counted(files.written, 'frame')} in {files.folder}", file=sys.stderr)
+    for (pv, why), n in files.failed.items():
+        print(
+            f"pvafast: {printable(pv)}: {counted(n, 'frame')} not written: {printable(why)}", file=sys.stderr
+        )
+    return max(status, 1) if files.failed else status
+
+
+def decode_all(arguments: argparse.Namespace, frames: FrameFiles | None) -> int:
+    """Decode all files; returns the exit status."""
     status = 0
     wanted = chosen(arguments)
     summary = Summary() if arguments.summary else None
-    show = shown(arguments)
+    show = summary.add if summary is not None else shown(arguments)
+    tell = show
+    if frames is not None:
+        write = frames.add
+
+        def tell(record: Record) -> None:
+            write(record)
+            show(record)
+
     connections = 0
     for name in arguments.files:
         try:
             records = read(name, connections=connections)
-            damage = decode(records, wanted, show, summary)
+            whole = summary if wanted is None and frames is None else None
+            damage = decode(records, wanted, tell, whole, quiet=summary is not None)
             connections = records.connections
         except DecodeError as error:
             print(f"pvafast: {error.reason}", file=sys.stderr)
@@ -96,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
         except BrokenPipeError:
             raise
         except OSError as error:
-            print(f"pvafast: {name}: {error.strerror or error}", file=sys.stderr)
+            print(f"pvafast: {error.filename or name}: {error.strerror or error}", file=sys.stderr)
             status = 2
         else:
             if damage:
@@ -111,23 +150,21 @@ def run(arguments: argparse.Namespace) -> int:
 def decode(
     records: Records,
     wanted: Callable[[Record], bool] | None,
-    show: Callable[[Record], None],
+    tell: Callable[[Record], object],
     summary: Summary | None,
+    quiet: bool,
 ) -> str:
-    """Decode one file; returns what is wrong with it, "" if nothing."""
+    """Decode one file; returns what is wrong with it, "" if nothing. With a summary, which takes all, nothing is told."""
     # Lines on the same terminal say better how far it is.
-    shows = sys.stderr.isatty() and (summary is not None or not sys.stdout.isatty())
-    if summary is not None and wanted is None:
+    shows = sys.stderr.isatty() and (quiet or not sys.stdout.isatty())
+    if summary is not None:
         batches = records.batches()
         for batch in progress(batches, records) if shows else batches:
             summary.add_batch(batch)
     else:
         told: Iterator[Record] = progress(iter(records), records) if shows else iter(records)
         for record in told if wanted is None else filter(wanted, told):
-            if summary is not None:
-                summary.add(record)
-            else:
-                show(record)
+            tell(record)
     damage = records.damage
     if damage is not None:
         return f"{damage.reason}, at byte {damage.offset}; decoded up to there"
