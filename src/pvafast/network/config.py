@@ -6,12 +6,13 @@ import logging
 import math
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, TypeVar, final
 
 from .addresses import Endpoint, without_doubles
-from .interfaces import address_of, external
+from .interfaces import address_of, broadcasts, external
 
 _log = logging.getLogger("pvafast.network")
 _C = TypeVar("_C", "ClientConfig", "ServerConfig")
@@ -77,8 +78,8 @@ class ClientConfig:
     addr_list: where searches are sent over UDP, "host[:port]", "[ipv6][:port]", "group[:port],ttl@interface".
     auto_addr_list: and to the broadcast addresses of all interfaces (of those in intf_addr_list, where it is given).
     name_servers: "host[:port]", searched over TCP. broadcast_port: of searches and beacons, UDP. server_port: where an
-    entry of name_servers has none. intf_addr_list: addresses of the interfaces where beacons are listened for.
-    conn_tmo: seconds, see tcp_timeout.
+    entry of name_servers has none. intf_addr_list: addresses of the interfaces where beacons are listened for; none:
+    what is broadcast on all of them. conn_tmo: seconds, see tcp_timeout.
 
     ValueError for what cannot be understood.
     """
@@ -104,9 +105,17 @@ class ClientConfig:
         return _from_env(cls, _CLIENT, environ, fields)
 
     def udp_endpoints(self) -> list[Endpoint]:
-        """Where beacons are listened for: interfaces (0.0.0.0 and ::, all of them) and groups."""
+        """Where beacons are listened for: interfaces, broadcast addresses and groups.
+
+        Where intf_addr_list is empty, what is broadcast is enough: who listens to all that comes to the host takes
+        searches away from servers on it that do not know how to forward them.
+        """
         groups = self.addr_list if self.auto_addr_list else ()
-        return _udp_endpoints(self.intf_addr_list, groups, self.broadcast_port)
+        port = self.broadcast_port
+        interfaces: Iterable[Endpoint] = self.intf_addr_list
+        if not interfaces and sys.platform != "win32":  # there nothing can be bound to such an address
+            interfaces = [Endpoint(host, port) for host in (*broadcasts(), "255.255.255.255")]
+        return without_doubles(_udp_endpoints(interfaces, groups, port))
 
     @property
     def tcp_timeout(self) -> float:
@@ -195,7 +204,12 @@ class ServerConfig:
     def udp_endpoints(self) -> list[Endpoint]:
         """Where searches are listened for, at broadcast_port: interfaces (0.0.0.0 and ::, all of them) and groups."""
         groups = self.beacon_addr_list if self.auto_beacon_addr_list else ()
-        return _udp_endpoints(self.intf_addr_list, groups, self.server_port)
+        found = _udp_endpoints(self.intf_addr_list, groups, self.server_port)
+        everywhere = next((one for one in found if one.is_any), None)
+        if everywhere is not None:
+            both = [replace(everywhere, host="0.0.0.0"), replace(everywhere, host="::")]
+            found = both + [one for one in found if not one.is_any]
+        return without_doubles(found)
 
     @property
     def tcp_timeout(self) -> float:
@@ -235,11 +249,7 @@ def _udp_endpoints(interfaces: Iterable[Endpoint], groups: Iterable[Endpoint], p
     for one in groups:
         if one.is_multicast:
             found += [one] if one.interface else [replace(one, interface=name) for name in external()]
-    everywhere = next((one for one in found if one.is_any), None)
-    if everywhere is not None:
-        both = [replace(everywhere, host="0.0.0.0"), replace(everywhere, host="::")]
-        found = both + [one for one in found if not one.is_any]
-    return without_doubles(found)
+    return found
 
 
 # -- variables

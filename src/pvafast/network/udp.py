@@ -28,7 +28,7 @@ _BURST: Final = 32
 # Answers to a search of 10,000 names come faster than Python reads them; the system keeps as much of this as it allows.
 _RECEIVE_BUFFER: Final = 1 << 20
 # Where a search that only one process of this host received is sent again, for the others.
-_GROUP: Final = "224.0.0.128"
+GROUP: Final = "224.0.0.128"
 _LOOPBACK: Final = "127.0.0.1"
 _LARGEST: Final = 65_536
 
@@ -81,6 +81,20 @@ def decode(message: framing.Message) -> PvaMessage:
     return messages.decode(message, codec=codec.Codec(), from_server=from_server)
 
 
+@final
+class Malformed:
+    """Counts datagrams that are no messages. The first, tenth, hundredth and so on are told in the log: nobody fills it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def tell(self, source: Address, error: DecodeError) -> None:
+        """One came."""
+        self.count += 1
+        if str(self.count).rstrip("0") == "1":
+            _log.info("malformed datagram from %s, %d so far: %s", addresses.text(source), self.count, error)
+
+
 # -- targets
 
 
@@ -106,8 +120,13 @@ def targets(entries: Iterable[Endpoint], automatic: Iterable[Endpoint], port: in
     if interfaces:
         hosts = [host for one in interfaces for host in broadcasts(one.host)]
         found += [Endpoint(host, port) for host in hosts or [_LOOPBACK]]
-    everyone = {*broadcasts(), "255.255.255.255"}
+    everyone = everyones()
     return [Target(one, not one.is_multicast and one.host not in everyone) for one in without_doubles(found)]
+
+
+def everyones() -> set[str]:
+    """The addresses at which all hosts of a net are reached."""
+    return {*broadcasts(), "255.255.255.255"}
 
 
 # -- sockets
@@ -122,7 +141,7 @@ def udp_socket(family: int, *, shared: bool = False) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if hasattr(socket, "SO_REUSEPORT"):  # BSD and macOS ask for it, and so do peers on Linux
+            if hasattr(socket, "SO_REUSEPORT") and sys.platform != "linux":  # BSD and macOS ask for it
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -157,7 +176,7 @@ class UdpSocket:
         self._loop = loop
         self._sock = sock
         self._received = received
-        self._destination = destination
+        self.destination = destination
         self._asks = False
         self._closed = False
         # The interface and TTL that a group was last sent to with.
@@ -192,15 +211,17 @@ class UdpSocket:
         """Send a datagram; it is lost where the system has no room for it. OSError if it cannot be sent there."""
         if self._closed:
             return
-        if endpoint.is_multicast and self._prepared != (endpoint.interface, endpoint.ttl):
-            self._prepare(endpoint)
+        if endpoint.is_multicast:
+            self.prepare(endpoint)
         try:
             self._sock.sendto(data, endpoint.address)
         except (BlockingIOError, InterruptedError):
             pass
 
-    def _prepare(self, group: Endpoint) -> None:
-        """Set the interface and the TTL of what is sent to groups."""
+    def prepare(self, group: Endpoint) -> None:
+        """Set the interface and the TTL of what is sent to groups. OSError where that is not possible."""
+        if self._prepared == (group.interface, group.ttl):
+            return
         self._prepared = None
         sock = self._sock
         ttl = 1 if group.ttl is None else group.ttl
@@ -232,7 +253,7 @@ class UdpSocket:
     def _receive(self) -> tuple[bytes, Any, str | None]:
         if not self._asks:
             data, sockaddr = self._sock.recvfrom(_LARGEST)
-            return data, sockaddr, self._destination
+            return data, sockaddr, self.destination
         data, ancillary, _, sockaddr = self._sock.recvmsg(_LARGEST, 64)
         for level, kind, content in ancillary:
             if level == socket.IPPROTO_IP and kind == _PKTINFO and len(content) >= _ENTRIES.size:
@@ -353,12 +374,15 @@ class Listener:
         self._loop = loop
         self._searched = searched
         self._beacon = beacon
-        self._malformed = 0
+        self._malformed = Malformed()
         self.port = port
         # By the address that it is bound to; and those of them that answers can be sent from.
         self._sockets: dict[str, UdpSocket] = {}
         self._hosts: list[UdpSocket] = []
         self._forwarder: UdpSocket | None = None
+        # Whether searches that come to this process alone can be sent to the others of this host.
+        self.shares = True
+        self._everyone = everyones()
         endpoints = list(endpoints)
         error = OSError("no interface to listen on")
         for one in endpoints:
@@ -373,15 +397,20 @@ class Listener:
             raise error
         for one in endpoints:
             if one.is_multicast:
-                self._join(one)
-        if any(one.family == socket.AF_INET for one in self._hosts):
-            self._group = Endpoint(_GROUP, self.port, 1, _LOOPBACK)
-            self._join(self._group)
+                try:
+                    self._join(one)
+                except OSError as failed:
+                    _log.debug("%s: %s", one, failed)
+        self._group = Endpoint(GROUP, self.port, 1, _LOOPBACK)
+        if any(one.family == socket.AF_INET and one.destination != "" for one in self._hosts):
             try:
                 # With a port of its own, so that this process knows what it sent itself.
                 self._forwarder = free_socket(loop, socket.AF_INET, _ignore, _LOOPBACK)
+                self._forwarder.prepare(self._group)
+                self._join(self._group)
             except OSError as failed:
-                _log.debug("UDP on loopback: %s", failed)
+                _log.debug("%s: %s", self._group, failed)
+                self.shares = False
 
     def close(self) -> None:
         """Listen no more."""
@@ -398,15 +427,19 @@ class Listener:
         (arrived.socket if arrived.socket in fitting else fitting[0]).send(encode(message), endpoint)
 
     def _listen(self, interface: Endpoint) -> None:
-        v4 = interface.family == socket.AF_INET
-        self._hosts.append(self._bind(interface.host, None if v4 and interface.is_any else interface.host))
-        if v4 and not interface.is_any and sys.platform != "win32":
-            # What is bound to an address does not get what is broadcast.
-            for host in broadcasts(interface.host):
+        host = interface.host
+        if interface.family == socket.AF_INET6:
+            self._hosts.append(self._bind(host, host))
+        elif interface.is_any:
+            self._hosts.append(self._bind(host, None))
+        else:
+            self._hosts.append(self._bind(host, "" if host in self._everyone else host))
+            # What is bound to an address does not get what is broadcast, but on Windows.
+            for broadcast in broadcasts(host) if sys.platform != "win32" else ():
                 try:
-                    self._bind(host, "")
+                    self._bind(broadcast, "")
                 except OSError as error:
-                    _log.debug("UDP port %d on %s: %s", self.port, host, error)
+                    _log.debug("UDP port %d on %s: %s", self.port, broadcast, error)
 
     def _bind(self, host: str, destination: str | None) -> UdpSocket:
         if host not in self._sockets:
@@ -422,15 +455,11 @@ class Listener:
 
     def _join(self, group: Endpoint) -> None:
         """Receive what is sent to a group, on the socket of all interfaces or, without such, on one of its own."""
-        try:
-            sock = self._sockets.get("0.0.0.0" if group.family == socket.AF_INET else "::")
-            if sock is None:
-                # On Windows nothing is bound to a group, but what is bound to an address gets what groups are sent.
-                host = group.host if sys.platform != "win32" else self._hosts[0].address[0]
-                sock = self._bind(host, "")
-            sock.join(group)
-        except OSError as error:
-            _log.debug("group %s: %s", group, error)
+        sock = self._sockets.get("0.0.0.0" if group.family == socket.AF_INET else "::")
+        if sock is None:
+            # On Windows nothing is bound to a group, but what is bound to an address gets what groups are sent.
+            sock = self._bind(group.host if sys.platform != "win32" else self._hosts[0].address[0], "")
+        sock.join(group)
 
     def _received(self, data: bytes, source: Address, destination: str | None, sock: UdpSocket) -> None:
         if self._forwarder is not None and source == self._forwarder.address:
@@ -438,10 +467,7 @@ class Listener:
         try:
             self._read(data, source, destination, sock)
         except DecodeError as error:
-            self._malformed += 1
-            # The first, the tenth, the hundredth and so on: nobody fills the log.
-            if str(self._malformed).rstrip("0") == "1":
-                _log.info("malformed datagram from %s, %d so far: %s", source[0], self._malformed, error)
+            self._malformed.tell(source, error)
 
     def _read(self, data: bytes, source: Address, destination: str | None, sock: UdpSocket) -> None:
         tagged = False
