@@ -250,7 +250,7 @@ def format_scalar(leaf: Any) -> str:
     if isinstance(leaf, bool | np.bool_):
         return "true" if leaf else "false"
     if isinstance(leaf, np.floating):
-        return str(leaf)
+        return str(leaf).removesuffix(".0")
     if isinstance(leaf, float):
         return str(int(leaf)) if leaf.is_integer() and abs(leaf) < 1e15 else repr(leaf)
     return str(leaf)

@@ -1,4 +1,8 @@
-"""The command line: `pvafast COMMAND ...`, one file a command."""
+"""The command line: `pvafast COMMAND ...`, one file a command.
+
+Each command's module has `describe(parser)`, which adds its arguments, and `run(arguments)`, which returns the exit status. Only the
+module of the command that is called is imported: a `get` should not wait for what a `decode` needs.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,35 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final
 
-from .._backend import BACKEND
-from .._version import __version__
-from . import decode
+# In the order of the help.
+COMMANDS: Final = {
+    "decode": "decode captured traffic (pcap, pcapng)",
+}
+EPILOG: Final = "Exit status: 0 done; 1 failed: no answer, or an error; 2 wrong usage; 130 interrupted."
 
-_TWINS = {"c": "compiled", "py": "plain Python"}
+
+class _Version(argparse.Action):
+    """--version: the backend is loaded for it alone."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *ignored: Any) -> None:
+        from .._backend import BACKEND
+        from .._version import __version__
+
+        print(f"pvafast {__version__} ({'compiled' if BACKEND == 'c' else 'plain Python'})")
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 done, 1 done as far as it went, 2 wrong usage or unreadable input."""
-    parser = argparse.ArgumentParser(prog="pvafast", description="EPICS PVAccess: decode captured traffic.")
-    parser.add_argument("--version", action="version", version=f"pvafast {__version__} ({_TWINS[BACKEND]})")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    decode.add(commands)
-    arguments = parser.parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A PV's name, or the arrow, may have no place in the terminal's encoding: escaped, it can still be read.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Run a command; returns the exit status: 0 done, 1 failed, or done as far as it went, 2 wrong usage, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else list(argv)
     try:
+        arguments = parse(argv)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A PV's name, or the arrow, may have no place in the terminal's encoding: escaped, it can still be read.
+            sys.stdout.reconfigure(errors="backslashreplace")
         status: int = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -35,3 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments, with the command's function as `run`."""
+    parser = argparse.ArgumentParser(
+        prog="pvafast", description="EPICS PVAccess on the command line.", epilog=EPILOG
+    )
+    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, help in COMMANDS.items():
+        of_command = commands.add_parser(name, help=help, epilog=EPILOG)
+        if name in argv:
+            module = import_module(f".{name}", __package__)
+            of_command.set_defaults(run=module.run)
+            module.describe(of_command)
+    return parser.parse_args(argv)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from .._losstext import counted
 from .._valuetext import printable, printable_tree
@@ -18,6 +18,7 @@ from ..capture.summary import Summary
 from ..capture.textform import fields, line
 from ..errors import DecodeError
 from ..messages import Command, ControlCommand
+from .arguments import count
 
 # Elements of an array that are shown, unless told otherwise.
 _T = TypeVar("_T")
@@ -29,15 +30,15 @@ _PROGRESS_AFTER: Final = 1.0
 _PROGRESS_EVERY: Final = 0.2
 
 
-def add(commands: Any) -> None:
-    """Describe the command to argparse."""
-    parser = commands.add_parser(
-        "decode",
-        help="decode captured traffic (pcap, pcapng)",
-        description="Decode the PVA messages of captures, on whatever port they are: one line a message, with its time (UTC), "
-        "source and destination, command, PV and what it says.",
-        epilog="Exit status: 0 all was read; 1 a file is cut off or damaged, and was decoded up to there, or a frame could not be "
-        "written; 2 wrong usage, or a file cannot be read.",
+def describe(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = (
+        "Decode the PVA messages of captures, on whatever port they are: one line a message, with its time (UTC), "
+        "source and destination, command, PV and what it says."
+    )
+    parser.epilog = (
+        "Exit status: 0 all was read; 1 a file is cut off or damaged, and was decoded up to there, or a frame could not be "
+        "written; 2 wrong usage, or a file cannot be read."
     )
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="pcap or pcapng, also .gz; - is standard input"
@@ -69,15 +70,6 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     chosen.add_argument("--host", action="append", metavar="ADDRESS", help="from or to these addresses")
     chosen.add_argument("--port", action="append", type=int, metavar="N", help="from or to these ports")
-    parser.set_defaults(run=run)
-
-
-def count(text: str) -> int:
-    """A number of elements."""
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
 
 
 def command(text: str) -> str:
