@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 TWINS = ("c", "py")
 SUBJECTS = (*TWINS, "spvirit", "caproto")
 WORDS = (
-    *("buffer", "bitset", "introspection", "array", "value", "codec", "framing"),
+    *("buffer", "bitset", "introspection", "array", "value", "projection", "codec", "framing"),
     *("columns", "monitor", "losses"),
 )
 

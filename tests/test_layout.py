@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "pvafast"
 WORDS = (
-    *("buffer", "framing", "bitset", "introspection", "array", "value", "codec"),
+    *("buffer", "framing", "bitset", "introspection", "array", "value", "projection", "codec"),
     *("columns", "monitor", "losses"),
 )
 # A room may import from the rooms to its left. In each twin the words stand in order, where _py is named.
@@ -22,6 +22,7 @@ ORDER = (
         "_version",
         "_memory",
         "_types",
+        "_elements",
         "_typetext",
         "_valuetext",
         "_coerce",

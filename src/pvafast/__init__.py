@@ -2,6 +2,7 @@
 
 from . import _backend, capture, connection, errors, messages, ndarray, normative, request
 from ._backend import BACKEND
+from ._elements import ElementColumns
 from ._version import __version__
 from .connection import ClientConnection, Observer, ServerConnection
 from .errors import (
@@ -26,6 +27,7 @@ UnionValue = _backend.value.UnionValue
 Update = _backend.monitor.Update
 AnyValue = _backend.value.AnyValue
 Codec = _backend.codec.Codec
+Projection = _backend.projection.Projection
 Columns = _backend.columns.Columns
 Losses = _backend.losses.Losses
 
@@ -36,12 +38,14 @@ __all__ = [
     "Codec",
     "Columns",
     "DecodeError",
+    "ElementColumns",
     "EncodeError",
     "FieldDesc",
     "LimitExceeded",
     "Limits",
     "Losses",
     "LocalProtocolError",
+    "Projection",
     "ProtocolError",
     "PvaError",
     "RangeError",

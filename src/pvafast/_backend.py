@@ -11,18 +11,51 @@ if _wanted not in ("", "c", "py"):
 
 if TYPE_CHECKING:
     BACKEND: str
-    from ._py import bitset, buffer, codec, columns, framing, introspection, losses, monitor, value
+    from ._py import (
+        bitset,
+        buffer,
+        codec,
+        columns,
+        framing,
+        introspection,
+        losses,
+        monitor,
+        projection,
+        value,
+    )
 else:
     try:
         if _wanted == "py":
             raise ImportError("PVAFAST_BACKEND=py")
-        from ._c import bitset, buffer, codec, columns, framing, introspection, losses, monitor, value
+        from ._c import (
+            bitset,
+            buffer,
+            codec,
+            columns,
+            framing,
+            introspection,
+            losses,
+            monitor,
+            projection,
+            value,
+        )
 
         BACKEND = "c"
     except ImportError as error:
         if _wanted == "c":
             raise ImportError(f"PVAFAST_BACKEND=c, but the compiled twin does not load: {error}") from error
-        from ._py import bitset, buffer, codec, columns, framing, introspection, losses, monitor, value
+        from ._py import (
+            bitset,
+            buffer,
+            codec,
+            columns,
+            framing,
+            introspection,
+            losses,
+            monitor,
+            projection,
+            value,
+        )
 
         BACKEND = "py"
 
@@ -36,5 +69,6 @@ __all__ = [
     "introspection",
     "losses",
     "monitor",
+    "projection",
     "value",
 ]

@@ -4,7 +4,8 @@ A structure is an object, a union {"union": name, "value": ...}, an any {"any": 
 not finite are "NaN", "Infinity" and "-Infinity". A numeric array of more than max_elements is {"dtype", "shape", "sha256"} over
 its little-endian elements, dtype as numpy spells that ("<f8"); a string array {"strings": n, "sha256"} over the strings in
 UTF-8, each behind its length as a little-endian uint32; any other list {"length", "sha256"} over its JSON as json.dumps writes
-it. Bytes of a string that are not UTF-8 are lone surrogates (PEP 383), in hashes the bytes that they were.
+it. A structure array of which a Projection took members is {"present": [...], "columns": {name: [...]}}. Bytes of a string
+that are not UTF-8 are lone surrogates (PEP 383), in hashes the bytes that they were.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from ._backend import bitset, introspection, value
+from ._elements import ElementColumns
 from ._types import STRUCTURE
 
 _AS_THEY_ARE: Final = frozenset({int, str, bool, type(None)})
@@ -53,6 +55,9 @@ class Form:
             return {name: self.leaf(leaf[(name,)]) for name in leaf.type.members}
         if isinstance(leaf, list):
             return self._list(leaf)
+        if isinstance(leaf, ElementColumns):
+            columns = {name: self.leaf(leaf[name]) for name in leaf.fields}
+            return {"present": self.leaf(leaf.present), "columns": columns}
         if isinstance(leaf, value.UnionValue):
             return {"union": leaf.name, "value": self.leaf(leaf.value)}
         if isinstance(leaf, value.AnyValue):

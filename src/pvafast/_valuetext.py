@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from ._elements import ElementColumns
 from ._types import (
     ANY,
     ANY_ARRAY,
@@ -160,6 +161,11 @@ def _node(lead: Line, level: int, type: FieldDesc, name: str, leaf: Any, shown: 
             label.append(Part("name", f".{leaf.name}"))
         inner = type.members[leaf.name] if code == UNION else leaf.type
         yield from _node([*line, *label, Part("", " ")], level, inner, "", leaf.value, shown)
+    elif isinstance(leaf, ElementColumns):
+        yield [*line, *label, Part("", f" = {{{len(leaf)}}} columns {{")]
+        for column in leaf.fields:
+            yield [Part("", f"{pad}    "), *_column(type, column, column, leaf, shown)]
+        yield [Part("", f"{pad}}}")]
     elif code in (STRUCTURE_ARRAY, UNION_ARRAY, ANY_ARRAY):
         line = [*line, *label, Part("", f" = {{{len(leaf)}}}[")]
         if not leaf:
@@ -196,6 +202,9 @@ def _field(path: str, type: FieldDesc, leaf: Any, shown: int) -> Iterator[Line]:
         yield line
         inner = type.members[leaf.name] if code == UNION else leaf.type
         yield from _field(f"{path}->{leaf.name if code == UNION else ''}", inner, leaf.value, shown)
+    elif isinstance(leaf, ElementColumns):
+        for column in leaf.fields:
+            yield _column(type, column, f"{path}[].{column}", leaf, shown)
     elif code in (STRUCTURE_ARRAY, UNION_ARRAY, ANY_ARRAY):
         yield line
         element = type.element
@@ -211,6 +220,17 @@ def _field(path: str, type: FieldDesc, leaf: Any, shown: int) -> Iterator[Line]:
             yield [Part("name", f"{path}[{shown}]"), Part("", " ...")]
     else:
         yield [*line, *_plain(code, leaf, shown)]
+
+
+def _column(type: FieldDesc, column: str, name: str, columns: ElementColumns, shown: int) -> Line:
+    """A column of the elements of a structure array."""
+    assert type.element is not None
+    items = columns[column][: shown or None]
+    texts = [format_scalar(item) if isinstance(items, np.ndarray) else _short(item) for item in items]
+    if len(columns) > len(texts):
+        texts.append("...")
+    line = [Part("type", _head(type.element[column])), Part("", " "), Part("name", name)]
+    return [*line, Part("", f" = {{{len(columns)}}}["), Part("value", ", ".join(texts)), Part("", "]")]
 
 
 def _member(path: str, type: FieldDesc, leaf: Any, shown: int) -> Iterator[Line]:

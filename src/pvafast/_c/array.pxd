@@ -11,7 +11,7 @@ cdef inline size_t size_of(uint8_t code) noexcept nogil:
 cdef PyObject* read_numbers(Cursor* c, uint8_t code, size_t n) except NULL
 cdef PyObject* read_strings(Cursor* c, size_t n) except NULL
 cdef object empty_numbers(uint8_t code)
-cdef object zero_numbers(uint8_t code, size_t n)
+cdef object zero_numbers(uint8_t code, size_t n, uint8_t** data)
 cdef bint is_numbers(object array, uint8_t code) noexcept
 cdef size_t count_numbers(object array) noexcept
 cdef int write_numbers(Writer w, object array, uint8_t code) except -1

@@ -38,6 +38,7 @@ cdef extern from *:
     #define PVA_ARRAY(o) ((PyArrayObject*)(o))
     #define PVA_NEW_ARRAY(descr, dims, data) \
         PyArray_NewFromDescr(&PyArray_Type, (PyArray_Descr*)(descr), 1, dims, NULL, data, 0, NULL)
+    #define PVA_NEW_ZEROS(descr, dims) PyArray_Zeros(1, dims, (PyArray_Descr*)(descr), 0)
     #define PVA_SET_BASE(array, base) PyArray_SetBaseObject(PVA_ARRAY(array), base)
     #define PVA_NDIM(o) PyArray_NDIM(PVA_ARRAY(o))
     #define PVA_DATA(o) PyArray_DATA(PVA_ARRAY(o))
@@ -48,6 +49,7 @@ cdef extern from *:
     """
     # A new reference; takes the reference to descr.
     PyObject* new_array "PVA_NEW_ARRAY"(PyObject* descr, cnp.npy_intp* dims, void* data) noexcept
+    PyObject* new_zeros "PVA_NEW_ZEROS"(PyObject* descr, cnp.npy_intp* dims) noexcept  # the same, of zeros
     int set_base "PVA_SET_BASE"(PyObject* array, PyObject* base) except -1  # takes the reference to base
     int dimensions_of "PVA_NDIM"(PyObject*) noexcept
     void* data_of "PVA_DATA"(PyObject*) noexcept
@@ -229,13 +231,17 @@ cdef object empty_numbers(uint8_t code):
     return <object>EMPTIES[code]
 
 
-cdef object zero_numbers(uint8_t code, size_t n):
-    """n zeros of a scalar code, read-only."""
-    import numpy
-
-    made = numpy.zeros(n, <object>DESCRS[code])
-    made.flags.writeable = False
-    return made
+cdef object zero_numbers(uint8_t code, size_t n, uint8_t** data):
+    """n zeros of a scalar code, read-only but for who takes `data`, where they lie."""
+    cdef cnp.npy_intp[1] dims
+    cdef PyObject* made
+    dims[0] = <cnp.npy_intp>n
+    Py_INCREF_(DESCRS[code])  # the array takes it
+    made = new_zeros(DESCRS[code], dims)
+    if made != NULL:
+        make_read_only(made)
+        data[0] = <uint8_t*>data_of(made)
+    return take(made)
 
 
 cdef bint is_numbers(object array, uint8_t code) noexcept:

@@ -163,6 +163,24 @@ cdef inline Py_ssize_t read_size(Cursor* c) except -2:
         raise_at(c, start, "null Size where a count is needed")
     return n
 
+# A Size and so many items of a size, gone past; False, and nothing read, where that raises or the count exceeds `most`.
+cdef inline bint skip_items(Cursor* c, size_t size, size_t most, size_t* count) noexcept nogil:
+    cdef size_t n
+    cdef size_t head = 1
+    if c.pos >= c.end:
+        return False
+    n = c.pos[0]
+    if n >= 0xFE:
+        if n == 0xFF or left(c) < 5:
+            return False
+        n = get32(c.pos + 1, c.swap)
+        head = 5
+    if n > most or n > (left(c) - head) // size:
+        return False
+    c.pos += head + n * size
+    count[0] = n
+    return True
+
 # As read_string; short strings, which nearly all are, without a call.
 cdef inline PyObject* read_text(Cursor* c) except NULL:
     cdef size_t n

@@ -10,6 +10,8 @@ cdef class Codec:
     cdef dict numbers
     cdef int usable(self) except -1
     cdef int fits(self, FieldDesc type, Cursor* c) except -1
+    cdef object value(self, object type, Cursor* c)
+    cdef Value update(self, object type, Cursor* c, Value base)
     cdef int put_type(self, FieldDesc type, Writer w) except -1
     cdef int put(self, object value, Writer w, FieldDesc type) except -1
     cdef int put_update(self, Value value, Writer w) except -1

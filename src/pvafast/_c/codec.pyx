@@ -7,6 +7,7 @@ from .bitset cimport BitSet, read_bitset
 from .buffer cimport Cursor, Reader, Writer, is_big, load_caps, owner_of, put8, raise_limit, start_cursor, HOST_IS_BIG
 from .framing cimport Message
 from .introspection cimport FieldDesc, _TypeIds, raise_too_deep, read_desc, same_type, write_desc
+from .projection cimport Projection, read_projected, read_projected_update
 from .value cimport Value, coercion, read_any, read_full, read_update, write_any, write_full, write_update
 
 from ..errors import DecodeError, EncodeError, LocalProtocolError
@@ -34,7 +35,7 @@ cdef class Codec:
     limits: caps on what is decoded. ids: how types are numbered when they are encoded, "none" (as pvxs: each in
     full) or "pvaccess" (as pvAccessCPP: FD at the first use, FE afterwards; WIRE 6.2). Decoding takes either.
     One thread at a time. After an error inside a type description the ids are unknown: any further use of the codec
-    is a LocalProtocolError.
+    is a LocalProtocolError. Where data is decoded, a Projection can stand in place of the type.
 
     `offset` and `end` bound the bytes used of `data`; each decode method returns what it read and the offset behind
     it. Arrays are read-only views of `data` where that is possible: data other than bytes must then stay unchanged.
@@ -65,6 +66,26 @@ cdef class Codec:
             raise_limit(c, c.pos, f"type of {type.count} nodes", "type_nodes")
         return 0
 
+    cdef object value(self, object type, Cursor* c):
+        """A full value."""
+        cdef FieldDesc fd = type_of(type)
+        self.usable()
+        self.fits(fd, c)
+        if type is fd:
+            return take(read_full(fd, c, self.known, 0))
+        return read_projected(<Projection>type, c, self.known)
+
+    cdef Value update(self, object type, Cursor* c, Value base):
+        """An update."""
+        cdef FieldDesc fd = type_of(type)
+        self.usable()
+        self.fits(fd, c)
+        if base is not None and not (base.fd is not None and same_type(base.fd, fd)):
+            raise LocalProtocolError("base is a Value of another type")
+        if type is fd:
+            return read_update(fd, c, self.known, base)
+        return read_projected_update(<Projection>type, c, self.known, base)
+
     def decode_type(self, data, offset=0, *, end=None, byteorder="little"):
         """Decode a type description; None for the null type."""
         cdef Cursor c
@@ -74,18 +95,16 @@ cdef class Codec:
         found = read_desc(&c, self.known, 0)
         return found, <Py_ssize_t>(c.pos - c.base)
 
-    def decode(self, FieldDesc type not None, data, offset=0, *, end=None, byteorder="little", aligned=False):
+    def decode(self, type, data, offset=0, *, end=None, byteorder="little", aligned=False):
         """Decode a full value: a Value for a structure, otherwise what a leaf of the type holds."""
         cdef Cursor c
         cdef object owner = owner_of(data)
         start_cursor(&c, owner, offset, -1 if end is None else stop_of(end), is_big(byteorder), aligned, &self.caps)
-        self.usable()
-        self.fits(type, &c)
-        found = take(read_full(type, &c, self.known, 0))
+        found = self.value(type, &c)
         return found, <Py_ssize_t>(c.pos - c.base)
 
     def decode_update(
-        self, FieldDesc type not None, data, offset=0, *, end=None, Value base=None, byteorder="little", aligned=False
+        self, type, data, offset=0, *, end=None, Value base=None, byteorder="little", aligned=False
     ):
         """Decode a BitSet and the data of the fields in it. Other fields are those of `base`, which stays as it is.
 
@@ -94,14 +113,10 @@ cdef class Codec:
         cdef Cursor c
         cdef object owner = owner_of(data)
         start_cursor(&c, owner, offset, -1 if end is None else stop_of(end), is_big(byteorder), aligned, &self.caps)
-        self.usable()
-        self.fits(type, &c)
-        if base is not None and not (base.fd is not None and same_type(base.fd, type)):
-            raise LocalProtocolError("base is a Value of another type")
-        found = read_update(type, &c, self.known, base)
+        found = self.update(type, &c, base)
         return found, <Py_ssize_t>(c.pos - c.base)
 
-    def decode_monitor(self, FieldDesc type not None, Message message not None, Value base=None, /):
+    def decode_monitor(self, type, Message message not None, Value base=None, /):
         """Decode a MONITOR update (sub byte 00) as it comes: the value laid over `base`, the overruns, the offset behind.
 
         The straight way for what comes at full rate; `type` and `base` as in decode_update. The paths of errors begin
@@ -114,12 +129,8 @@ cdef class Codec:
         cdef BitSet overrun
         cdef bint second = False
         start_cursor(&c, owner, start, message.end, (message.flags & BIG_ENDIAN) != 0, False, &self.caps)
-        self.usable()
         try:
-            self.fits(type, &c)
-            if base is not None and not (base.fd is not None and same_type(base.fd, type)):
-                raise LocalProtocolError("base is a Value of another type")
-            update = read_update(type, &c, self.known, base)
+            update = self.update(type, &c, base)
             second = True
             if c.pos < c.end and c.pos[0] == 0:
                 c.pos += 1
@@ -170,19 +181,13 @@ cdef class Codec:
         self.usable()
         return read_desc(&reader.c, self.known, 0)
 
-    def read(self, FieldDesc type not None, Reader reader not None):
+    def read(self, type, Reader reader not None):
         """`decode` at the place of a Reader."""
-        self.usable()
-        self.fits(type, &reader.c)
-        return take(read_full(type, &reader.c, self.known, 0))
+        return self.value(type, &reader.c)
 
-    def read_update(self, FieldDesc type not None, Reader reader not None, Value base=None):
+    def read_update(self, type, Reader reader not None, Value base=None):
         """`decode_update` at the place of a Reader."""
-        self.usable()
-        self.fits(type, &reader.c)
-        if base is not None and not (base.fd is not None and same_type(base.fd, type)):
-            raise LocalProtocolError("base is a Value of another type")
-        return read_update(type, &reader.c, self.known, base)
+        return self.update(type, &reader.c, base)
 
     def read_any(self, Reader reader not None):
         """`decode_any` at the place of a Reader."""
@@ -255,6 +260,15 @@ cdef class Codec:
         while self.numbered() > before:
             self.numbers.popitem()
         return 0
+
+
+cdef FieldDesc type_of(object type):
+    """The type that is decoded by: of a Projection, that of what it projects."""
+    if isinstance(type, FieldDesc):
+        return <FieldDesc>type
+    if not isinstance(type, Projection) or (<Projection>type).type is None:
+        raise TypeError(f"a FieldDesc or a Projection is needed, not {type!r}")
+    return (<Projection>type).type
 
 
 cdef Py_ssize_t stop_of(object end) except -1:

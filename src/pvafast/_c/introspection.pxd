@@ -20,6 +20,15 @@ cdef enum Kind:
     KIND_NUMBERS  # a variable-size array
     KIND_OTHER
 
+cdef extern from *:
+    """
+    static CYTHON_INLINE const unsigned char* PVA_SIZES(void) {
+        static const unsigned char sizes[] = {1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8};
+        return sizes;
+    }
+    """
+    const uint8_t* SIZES "PVA_SIZES()"  # the bytes of a number, by kind
+
 cdef struct Leaf:
     uint8_t kind
     uint8_t code

@@ -3,7 +3,7 @@
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .array cimport (
@@ -21,11 +21,6 @@ from .buffer cimport (
     Cursor,
     Writer,
     ctz64,
-    get16,
-    get32,
-    get64,
-    get_double,
-    get_float,
     left,
     put8,
     put16,
@@ -44,16 +39,10 @@ from .introspection cimport (
     KIND_BOOL,
     KIND_DOUBLE,
     KIND_FLOAT,
-    KIND_INT8,
-    KIND_INT16,
-    KIND_INT32,
-    KIND_INT64,
     KIND_NUMBERS,
     KIND_STRING,
-    KIND_UINT8,
-    KIND_UINT16,
-    KIND_UINT32,
     KIND_UINT64,
+    SIZES,
     FieldDesc,
     Leaf,
     _Lookups,
@@ -65,7 +54,6 @@ from .introspection cimport (
     name_of,
     plan_of,
     raise_too_deep,
-    raise_too_heavy,
     read_desc,
     same_type,
     write_desc,
@@ -77,17 +65,12 @@ from struct import pack
 import numpy as np
 
 from .._coerce import Coercion
+from .._elements import ElementColumns
 from .._types import SCALAR_FORMS, SCALARS
 from .._valuetext import format_repr, format_tree
 from ..errors import DecodeError, EncodeError, RangeError
 
 cdef extern from "Python.h":
-    PyObject* PyFloat_FromDouble(double) noexcept
-    PyObject* PyLong_FromLong(long) noexcept
-    PyObject* PyLong_FromLongLong(long long) noexcept
-    PyObject* PyLong_FromUnsignedLongLong(unsigned long long) noexcept
-    PyObject* PyList_New(Py_ssize_t) except NULL
-    void PyList_SET_ITEM "PyList_SET_ITEM"(PyObject*, Py_ssize_t, PyObject*) noexcept
     PyObject* PyDict_GetItemWithError(object, object) except? NULL
     Py_ssize_t PyLong_AsSsize_t(object) except? -1
     long long PyLong_AsLongLongAndOverflow(object, int*) except? -1
@@ -97,13 +80,9 @@ cdef extern from "Python.h":
     bint PyLong_CheckExact(object) noexcept
     bint PyUnicode_CheckExact(object) noexcept
     object PyObject_GenericGetAttr(object, object)
-    void Py_INCREF(PyObject*) noexcept
     void Py_XINCREF(PyObject*) noexcept
-    void Py_DECREF(PyObject*) noexcept
     void Py_XDECREF(PyObject*) noexcept
     void Py_LeaveRecursiveCall() noexcept
-    PyObject* Py_True
-    PyObject* Py_False
 
 cdef extern from *:
     """
@@ -130,24 +109,12 @@ cdef enum:
     FIXED = 0x18
     ARRAY_BITS = 0x18
 
-# What objects weigh in memory, charged against Limits.expansion: a Value; a UnionValue or AnyValue; what a leaf holds,
-# be it a number or a short string (the longer ones weigh what they do on the wire); what an array weighs on top of that;
-# a place in a list.
-cdef Py_ssize_t VALUE_WEIGHT = 144
-cdef Py_ssize_t BOX_WEIGHT = 64
-cdef Py_ssize_t LEAF_WEIGHT = 88
-cdef Py_ssize_t ARRAY_WEIGHT = 40
-cdef Py_ssize_t PLACE_WEIGHT = 16
-
 cdef uint8_t[256] IS_SCALAR
 cdef uint8_t[256] IS_FORM
 for _code in SCALARS:
     IS_SCALAR[<int>_code] = 1
 for _code in SCALAR_FORMS:
     IS_FORM[<int>_code] = 1
-# The bytes of a number, by kind.
-cdef uint8_t[11] SIZES
-SIZES[:] = [1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8]
 
 
 @cython.final
@@ -385,7 +352,9 @@ cdef class Value:
             raise ValueError("the state is not of this type")
         for i in range(self.plan.leaves):
             leaf = slots[i]
-            put_leaf(self, i, None if leaf is None else coercion.leaf(<FieldDesc>self.plan.leaf[i].type, leaf))
+            if leaf is not None and not isinstance(leaf, ElementColumns):
+                leaf = coercion.leaf(<FieldDesc>self.plan.leaf[i].type, leaf)
+            put_leaf(self, i, leaf)
         self.unmark()
         for bit in bits:
             if bit < self.plan.nodes:
@@ -532,6 +501,7 @@ cdef object zero(FieldDesc type):
     cdef int code = type.code
     cdef int element
     cdef Py_ssize_t n
+    cdef uint8_t* data
     if code == 0x00:
         return False
     if code == 0x42 or code == 0x43:
@@ -545,7 +515,7 @@ cdef object zero(FieldDesc type):
         n = type.bound if code & ARRAY_BITS == FIXED else 0
         if element == STRING:
             return [""] * n
-        return zero_numbers(<uint8_t>element, <size_t>n) if n else empty_numbers(<uint8_t>element)
+        return zero_numbers(<uint8_t>element, <size_t>n, &data) if n else empty_numbers(<uint8_t>element)
     if code == STRUCTURE:
         return Value(type)
     return None if code == UNION or code == ANY else []
@@ -652,6 +622,8 @@ cdef object plain(object leaf):
 cdef object copied(object leaf):
     if isinstance(leaf, np.ndarray):
         return leaf.copy() if leaf.flags.writeable else leaf
+    if isinstance(leaf, ElementColumns):
+        return leaf.copy()
     if not isinstance(leaf, (Value, list, UnionValue, AnyValue)):
         return leaf
     enter_recursive_call()
@@ -702,43 +674,8 @@ cdef AnyValue any_of(FieldDesc type, object value):
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-cdef inline int charge(Cursor* c, size_t nodes, Py_ssize_t weight, const uint8_t* pos) except -1:
-    """Count what is about to be made against Limits.value_nodes and Limits.expansion."""
-    c.nodes -= <Py_ssize_t>nodes
-    if c.nodes < 0:
-        raise_limit(c, pos, f"more than {c.caps.value_nodes} nodes in a message", "value_nodes")
-    c.weight -= weight
-    if c.weight < 0:
-        raise_too_heavy(c, pos)
-    return 0
-
-
-cdef inline PyObject* number_of(uint8_t kind, const uint8_t* p, bint swap) noexcept:
-    """A new reference to the number at p; NULL with an error set where memory is short."""
-    cdef PyObject* truth
-    if kind == KIND_DOUBLE:
-        return PyFloat_FromDouble(get_double(p, swap))
-    if kind == KIND_INT32:
-        return PyLong_FromLong(<int32_t>get32(p, swap))
-    if kind == KIND_INT64:
-        return PyLong_FromLongLong(<int64_t>get64(p, swap))
-    if kind == KIND_BOOL:
-        truth = Py_True if p[0] else Py_False
-        Py_INCREF(truth)
-        return truth
-    if kind == KIND_FLOAT:
-        return PyFloat_FromDouble(get_float(p, swap))
-    if kind == KIND_INT8:
-        return PyLong_FromLong(<int8_t>p[0])
-    if kind == KIND_INT16:
-        return PyLong_FromLong(<int16_t>get16(p, swap))
-    if kind == KIND_UINT8:
-        return PyLong_FromLong(p[0])
-    if kind == KIND_UINT16:
-        return PyLong_FromLong(get16(p, swap))
-    if kind == KIND_UINT32:
-        return PyLong_FromLongLong(get32(p, swap))
-    return PyLong_FromUnsignedLongLong(get64(p, swap))
+cdef int raise_too_many(const Cursor* c, const uint8_t* pos) except -1:
+    raise_limit(c, pos, f"more than {c.caps.value_nodes} nodes in a message", "value_nodes")
 
 
 cdef int read_leaves(
@@ -764,13 +701,6 @@ cdef int read_leaves(
         Py_XDECREF(old)
         slot[0] += 1
     return 0
-
-
-cdef extern from *:
-    """
-    static CYTHON_INLINE PyObject* pva_checked(PyObject* o) { return o; }
-    """
-    PyObject* checked "pva_checked"(PyObject*) except NULL  # raises the error that made it NULL
 
 
 cdef int blame_leaf(FieldDesc fd, Plan* plan, uint32_t slot, object error) except -1:
@@ -923,21 +853,25 @@ cdef object read_any(Cursor* c, _TypeIds ids, Py_ssize_t depth):
     return any_of(fd, take(read_full(fd, c, ids, <size_t>(depth + 1))))
 
 
-cdef PyObject* read_elements(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth) except NULL:
-    """A structure, union or any array."""
+cdef Py_ssize_t count_elements(int code, Cursor* c) except -1:
+    """How many elements of a structure, union or any array come."""
     cdef const uint8_t* pos = c.pos
     cdef Py_ssize_t n = read_size(c)
-    cdef Py_ssize_t i
-    cdef int code = fd.code
-    cdef object found
     name = "structure" if code == STRUCTURE_ARRAY else "union" if code == UNION_ARRAY else "any"
     if <size_t>n > left(c):
         raise_short(c, f"array of {n} {name}", n)
     if <size_t>n > c.caps.elements:
         raise_limit(c, pos, f"array of {n} {name}", "elements")
     charge(c, 0, ARRAY_WEIGHT + PLACE_WEIGHT * n if n else 0, pos)
-    found = [None] * n
-    i = 0
+    return n
+
+
+cdef PyObject* read_elements(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth) except NULL:
+    """A structure, union or any array."""
+    cdef int code = fd.code
+    cdef Py_ssize_t n = count_elements(code, c)
+    cdef Py_ssize_t i = 0
+    cdef object found = [None] * n
     try:
         for i in range(n):
             if c.pos >= c.end:
@@ -1140,6 +1074,8 @@ cdef int write_any(object leaf, Writer w, dict ids) except -1:
 cdef int write_elements(FieldDesc fd, object leaf, Writer w, dict ids) except -1:
     cdef int code = fd.code
     cdef Py_ssize_t i = 0
+    if not isinstance(leaf, list):
+        leaf = coercion.leaf(fd, leaf)
     put_count(w, <size_t>len(leaf))
     try:
         for i in range(len(leaf)):

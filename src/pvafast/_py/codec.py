@@ -11,6 +11,7 @@ from .bitset import BitSet
 from .buffer import _DEFAULT_LIMITS, Reader, Writer
 from .framing import Message
 from .introspection import FieldDesc, _read_desc, _too_deep, _TypeIds, _write_desc
+from .projection import Projection, _read_projected, _read_projected_update
 from .value import (
     AnyValue,
     Value,
@@ -31,7 +32,7 @@ class Codec:
     limits: caps on what is decoded. ids: how types are numbered when they are encoded, "none" (as pvxs: each in
     full) or "pvaccess" (as pvAccessCPP: FD at the first use, FE afterwards; WIRE 6.2). Decoding takes either.
     One thread at a time. After an error inside a type description the ids are unknown: any further use of the codec
-    is a LocalProtocolError.
+    is a LocalProtocolError. Where data is decoded, a Projection can stand in place of the type.
 
     `offset` and `end` bound the bytes used of `data`; each decode method returns what it read and the offset behind
     it. Arrays are read-only views of `data` where that is possible: data other than bytes must then stay unchanged.
@@ -66,7 +67,7 @@ class Codec:
 
     def decode(
         self,
-        type: FieldDesc,
+        type: FieldDesc | Projection,
         data: Any,
         offset: int = 0,
         *,
@@ -80,7 +81,7 @@ class Codec:
 
     def decode_update(
         self,
-        type: FieldDesc,
+        type: FieldDesc | Projection,
         data: Any,
         offset: int = 0,
         *,
@@ -97,7 +98,7 @@ class Codec:
         return self.read_update(type, r, base), r.pos
 
     def decode_monitor(
-        self, type: FieldDesc, message: Message, base: Value | None = None, /
+        self, type: FieldDesc | Projection, message: Message, base: Value | None = None, /
     ) -> tuple[Value, BitSet, int]:
         """Decode a MONITOR update (sub byte 00) as it comes: the value laid over `base`, the overruns, the offset behind.
 
@@ -161,19 +162,25 @@ class Codec:
         self._usable()
         return _read_desc(reader, self._ids, 0)
 
-    def read(self, type: FieldDesc, reader: Reader) -> Any:
+    def read(self, type: FieldDesc | Projection, reader: Reader) -> Any:
         """`decode` at the place of a Reader."""
         self._usable()
+        if isinstance(type, Projection):
+            self._fits(type.type, reader)
+            return _read_projected(type, reader, self._ids)
         self._fits(type, reader)
         return _read_full(type, reader, self._ids)
 
-    def read_update(self, type: FieldDesc, reader: Reader, base: Value | None = None) -> Value:
+    def read_update(self, type: FieldDesc | Projection, reader: Reader, base: Value | None = None) -> Value:
         """`decode_update` at the place of a Reader."""
         self._usable()
-        self._fits(type, reader)
-        if base is not None and base._fd_ != type:
+        fd = type.type if isinstance(type, Projection) else type
+        self._fits(fd, reader)
+        if base is not None and base._fd_ != fd:
             raise LocalProtocolError("base is a Value of another type")
-        return _read_update(type, reader, self._ids, base)
+        if isinstance(type, Projection):
+            return _read_projected_update(type, reader, self._ids, base)
+        return _read_update(fd, reader, self._ids, base)
 
     def read_any(self, reader: Reader) -> AnyValue | None:
         """`decode_any` at the place of a Reader."""

@@ -9,6 +9,7 @@ from typing import Any, Final, final
 import numpy as np
 
 from .._coerce import Coercion
+from .._elements import ElementColumns
 from .._types import (
     ANY,
     ARRAY_BITS,
@@ -239,7 +240,8 @@ class Value:
             raise ValueError("the state is not of this type")
         types, nodes = self._fd_._plan_().types, self._fd_._plan_().nodes
         for slot, leaf in enumerate(slots):
-            self._slots_[slot] = None if leaf is None else _coercion.leaf(types[nodes[slot]], leaf)
+            keep = leaf is None or isinstance(leaf, ElementColumns)
+            self._slots_[slot] = leaf if keep else _coercion.leaf(types[nodes[slot]], leaf)
         _set_bits(self, _from_ints(bits) & self._fd_._plan_().mask)
 
 
@@ -451,7 +453,7 @@ def _copied(leaf: Any) -> Any:
         return UnionValue(leaf.name, _copied(leaf.value))
     if isinstance(leaf, AnyValue):
         return _any(leaf.type, _copied(leaf.value))
-    if isinstance(leaf, np.ndarray) and leaf.flags.writeable:
+    if isinstance(leaf, ElementColumns) or (isinstance(leaf, np.ndarray) and leaf.flags.writeable):
         return leaf.copy()
     return leaf
 
@@ -634,19 +636,24 @@ def _read_any(r: Reader, ids: _TypeIds, depth: int) -> AnyValue | None:
     return _any(fd, _read_full(fd, r, ids, depth + 1))
 
 
-def _read_elements(fd: FieldDesc, r: Reader, ids: _TypeIds, depth: int) -> list[Any]:
-    """A structure, union or any array."""
+def _count_elements(code: int, r: Reader) -> int:
+    """How many elements of a structure, union or any array come."""
     pos = r.pos
     n = r.size()
-    code = fd.code
     name = "structure" if code == STRUCTURE_ARRAY else "union" if code == UNION_ARRAY else "any"
     if n > r.end - r.pos:
         raise r._short(f"array of {n} {name}", n)
     if n > r.limits.elements:
         raise LimitExceeded(f"array of {n} {name}", pos, limit="elements")
-    element = fd.element
-    assert element is not None
     _charge(r, 0, _ARRAY_WEIGHT + _PLACE_WEIGHT * n if n else 0, pos)
+    return n
+
+
+def _read_elements(fd: FieldDesc, r: Reader, ids: _TypeIds, depth: int) -> list[Any]:
+    """A structure, union or any array."""
+    code, element = fd.code, fd.element
+    n = _count_elements(code, r)
+    assert element is not None
     data = r.data
     found: list[Any] = []
     for i in range(n):
@@ -782,6 +789,8 @@ def _write_any(leaf: AnyValue | None, w: Writer, ids: dict[FieldDesc, int] | Non
 def _write_elements(fd: FieldDesc, leaf: Any, w: Writer, ids: dict[FieldDesc, int] | None) -> None:
     code, element = fd.code, fd.element
     assert element is not None
+    if not isinstance(leaf, list):
+        leaf = _coercion.leaf(fd, leaf)
     w.size(len(leaf))
     for i, item in enumerate(leaf):
         if item is None:
