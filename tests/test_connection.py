@@ -522,6 +522,79 @@ def update(x: float) -> Any:
     return messages.MonitorUpdate(ioid=5, value=Value(NT, {"value": x}))
 
 
+@pytest.mark.parametrize("early", [True, False], ids=["before the type is known", "afterwards"])
+def test_some_fields(pair: Pair, early: bool) -> None:
+    """What comes for an operation that was told its fields: no others are decoded, by whichever way."""
+    names = ["value", "timeStamp.nanoseconds", "nothing"]
+    sid, _ = pair.open()
+    pair.from_client(messages.MonitorInit(sid=sid, ioid=5, request=REQUEST))
+    operation = pair.client.operations[5]
+    assert operation.fields is operation.reads is None
+    if early:
+        operation.fields = names
+        assert operation.reads is None
+    pair.from_server(messages.MonitorInitReply(ioid=5, type=NT))
+    operation.fields = names
+    assert operation.type == NT
+    assert operation.reads.fields == ("value", "timeStamp.nanoseconds")
+    pair.from_client(messages.MonitorStart(sid=sid, ioid=5))
+    whole = Value(NT, {"value": 1.0, "timeStamp": {"secondsPastEpoch": 5, "nanoseconds": 6, "userTag": 7}})
+    pair.from_server(messages.MonitorUpdate(ioid=5, value=whole))
+    for x in (2.0, 3.0, 4.0):
+        fields = {"value": x, "timeStamp.userTag": 9}
+        pair.from_server(messages.MonitorUpdate(ioid=5, value=Value(NT, fields), overrun=BitSet((5,))))
+    first, *others = pair.told[-4:]
+    assert first.value.to_dict() == {
+        "value": 1.0,
+        "timeStamp": {"secondsPastEpoch": 0, "nanoseconds": 6, "userTag": 0},
+    }
+    assert first.value.changed_names() == ["value", "timeStamp.nanoseconds"]
+    assert [(one.value["value"], one.value["timeStamp.nanoseconds"]) for one in others] == [
+        (x, 6) for x in (2.0, 3.0, 4.0)
+    ]
+    for one in others:
+        assert one.value.changed_names() == ["value"]
+        assert one.value["timeStamp.userTag"] == 0
+        assert one.overrun == BitSet((5,))
+    # From now on all of them; those that were left out so far read as zero until they come.
+    operation.fields = None
+    assert operation.reads is operation.type
+    pair.from_server(messages.MonitorUpdate(ioid=5, value=Value(NT, {"timeStamp.secondsPastEpoch": 8})))
+    assert pair.told[-1].value.to_dict() == {
+        "value": 4.0,
+        "timeStamp": {"secondsPastEpoch": 8, "nanoseconds": 6, "userTag": 0},
+    }
+    with pytest.raises(TypeError, match="fields are a list of names"):
+        operation.fields = "value"
+
+
+def test_some_fields_of_a_get(pair: Pair) -> None:
+    sid = started(pair, messages.GetInit, messages.GetInitReply, type=NT)
+    pair.client.operations[5].fields = [("timeStamp", "userTag")]
+    pair.from_client(messages.Get(sid=sid, ioid=5))
+    pair.from_server(messages.GetReply(ioid=5, value=Value(NT, {"value": 1.0, "timeStamp.userTag": 3})))
+    value = pair.told[-1].message.value
+    assert (value["value"], value["timeStamp.userTag"]) == (0.0, 3)
+    assert value.changed_names() == ["timeStamp.userTag"]
+
+
+def test_damage_in_fields_left_out(pair: Pair) -> None:
+    """It is told as ever: the update is decoded to its end."""
+    monitored(pair)
+    pair.client.operations[5].fields = ["timeStamp"]
+    pair.from_server(update(1.0))
+    pair.from_server(update(2.0))
+    # BitSet of two nodes, and a double of three bytes.
+    payload = b"\x05\0\0\0\0" + b"\x01\x02" + b"abc"
+    order = pair.client.byteorder
+    if order == "big":
+        payload = payload[3::-1] + payload[4:]
+    raw = framing.frame(13, [payload], flags=0x40, byteorder=order)
+    pair.client.receive_data(b"".join(raw))
+    with pytest.raises(DecodeError, match=r"double needs 8 bytes, 3 left at `value\.value`"):
+        list(pair.client.events())
+
+
 def test_updates_wait_for_the_start() -> None:
     pair = Pair()
     sid, _ = pair.open()

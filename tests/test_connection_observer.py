@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import corpus
+import wire
 from corpus import Session
 from pvafast import BitSet, Codec, FieldDesc, Limits, Value, messages
 from pvafast._backend import framing
@@ -358,6 +359,51 @@ def test_fields_of_an_observed_message() -> None:
     assert "the:pv" in repr(put)
     assert observer.operations[6].request == REQUEST
     assert observer.channels[11].name == "the:pv"
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "in one chunk"])
+def test_some_fields(together: bool) -> None:
+    talk = Talk().open().monitor()
+    observer = Observer()
+    hear(observer, talk.chunks)
+    observer.operations[5].fields = ["count", "other"]
+    talk.chunks.clear()
+    for i in range(5):
+        talk.update(value=float(i), **({"count": i} if i % 2 == 0 else {"note": "x"}))
+    chunks = [("server", b"".join(data for _, data in talk.chunks))] if together else talk.chunks
+    found = hear(observer, chunks)
+    assert [event.value.to_dict() for event in found] == [
+        {"value": 0.0, "count": count, "note": ""} for count in (0, 0, 2, 2, 4)
+    ]
+    assert [event.value.changed_names() for event in found] == [["count"], [], ["count"], [], ["count"]]
+    assert all(event.seen == BitSet((2,)) for event in found)
+
+
+@pytest.mark.parametrize("session", SMALL, ids=str)
+def test_some_fields_of_recorded_conversations(session: Session) -> None:
+    """Every field of every operation, one left out in turns: those that are left in are as they ever were."""
+    for talk in session.talks:
+        plain, some = Observer(), Observer()
+        for direction, data in talk.chunks:
+            for observer in (plain, some):
+                observer.receive_data(direction, data)
+            for whole, part in zip(plain.events(), some.events(), strict=True):
+                assert type(whole) is type(part)
+                if isinstance(part, Malformed) or part.operation is None:
+                    continue
+                operation = part.operation
+                if operation.type is not None and operation.fields is None:
+                    names = [name for i, name in enumerate(operation.type.names) if operation.type.is_leaf(i)]
+                    operation.fields = names[::2]
+                    continue
+                if isinstance(whole, Update):
+                    assert operation.reads is not operation.type
+                    for name in operation.fields or ():
+                        assert wire.plain(whole.value[name]) == wire.plain(part.value[name]), name
+                    kept = {whole.value.type.index(name) for name in operation.fields or ()}
+                    came = set(whole.value.changed.expand(whole.value.type))
+                    assert set(part.value.changed) == came & kept
+                    assert part.overrun == whole.overrun
 
 
 def test_a_lost_update_leaves_a_doubt() -> None:

@@ -18,3 +18,5 @@ cdef class Codec:
     cdef int put_any(self, object value, Writer w) except -1
     cdef Py_ssize_t numbered(self) except -1
     cdef int forget(self, Py_ssize_t before) except -1
+
+cdef FieldDesc type_of(object type)

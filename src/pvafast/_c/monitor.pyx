@@ -5,9 +5,10 @@ from cpython.object cimport PyObject, PyTypeObject
 
 from .bitset cimport BitSet, read_bitset
 from .buffer cimport Cursor, get32, left, owner_of, start_cursor
-from .codec cimport Codec
+from .codec cimport Codec, type_of
 from .framing cimport Message
 from .introspection cimport FieldDesc, same_type
+from .projection cimport Projection, read_projected_update
 from .value cimport Value, read_update
 
 from ..errors import DecodeError
@@ -103,8 +104,8 @@ cdef class Update:
 def read_updates(list messages not None, Py_ssize_t first, dict operations not None, Codec codec not None, time=None):
     """The updates that `messages[first:]` begin with, up to the first message that is not plain.
 
-    Plain is a MONITOR update without bytes left over whose operation is in `operations` and has a type in its attribute
-    `steady`, which must hold no any: a second attempt at it could not tell. The operation's `value` is the base of the
+    Plain is a MONITOR update without bytes left over whose operation is in `operations` and has a type, or a Projection of one,
+    in its attribute `steady`, which must hold no any: a second attempt at it could not tell. The operation's `value` is the base of the
     update, and becomes the value of it. Its `seen` goes into the Update, and an update with bits that are not in it is
     not plain (None: any is). What is damaged is not plain: nothing is raised.
     """
@@ -112,7 +113,7 @@ def read_updates(list messages not None, Py_ssize_t first, dict operations not N
     cdef Py_ssize_t i
     cdef Message message
     cdef Cursor c
-    cdef object owner, base
+    cdef object owner, base, steady
     cdef PyObject* hit
     cdef FieldDesc type = None
     cdef Value value
@@ -135,16 +136,20 @@ def read_updates(list messages not None, Py_ssize_t first, dict operations not N
         if hit == NULL:
             break
         operation = <object>hit
-        type = operation.steady
-        if type is None:
+        steady = operation.steady
+        if steady is None:
             break
+        type = type_of(steady)
         c.pos += 5
         base = operation.value
         if base is not None and not (isinstance(base, Value) and same_type((<Value>base).type, type)):
             break
         try:
             codec.fits(type, &c)
-            value = read_update(type, &c, codec.known, <Value>base)
+            if steady is type:
+                value = read_update(type, &c, codec.known, <Value>base)
+            else:
+                value = read_projected_update(<Projection>steady, &c, codec.known, <Value>base)
             if c.pos < c.end and c.pos[0] == 0:
                 c.pos += 1
                 overrun = NO_BITS

@@ -122,8 +122,8 @@ def read_updates(
 ) -> list[Update]:
     """The updates that `messages[first:]` begin with, up to the first message that is not plain.
 
-    Plain is a MONITOR update without bytes left over whose operation is in `operations` and has a type in its attribute
-    `steady`, which must hold no any: a second attempt at it could not tell. The operation's `value` is the base of the
+    Plain is a MONITOR update without bytes left over whose operation is in `operations` and has a type, or a Projection of one,
+    in its attribute `steady`, which must hold no any: a second attempt at it could not tell. The operation's `value` is the base of the
     update, and becomes the value of it. Its `seen` goes into the Update, and an update with bits that are not in it is
     not plain (None: any is). What is damaged is not plain: nothing is raised.
     """

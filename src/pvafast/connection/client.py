@@ -47,6 +47,8 @@ class ClientConnection(Connection):
     auto_ack: updates of pipelined monitors are acknowledged as events() hands them out, when as many came as the
     pvRequest's option ackAny says (half the queue by default); send `data_to_send()` then, too.
 
+    Of the data of an operation only some fields are decoded where `operations[ioid].fields` names them.
+
     Events: Greeted, Validated, ChannelOpened, ChannelFailed, ChannelClosed, OperationReply, Update (of monitors),
     Cancelled, EchoReply, Received, ConnectionEnded.
     """
@@ -394,7 +396,7 @@ class ClientConnection(Connection):
         messages.learn(operation, message)
         self._count(operation)
         if operation.type is not None and _without_any(operation.type):
-            operation.steady = operation.type
+            operation.steady = operation.reads
         return Update(operation, frame, message.value, message.overrun, self._time)
 
     def _opened(self, operation: ConnectionOperation, message: messages.InitReply) -> OperationReply:

@@ -160,7 +160,8 @@ class Observer:
     It never raises for bytes: what cannot be decoded is a Malformed event, and what cannot be known is told in the
     `note` of an Observed. Feed it in the order of time: replies are understood by the requests before them (where they
     come in the wrong order or one direction is missing, less is known). Memory is bounded by `limits`: of channels and
-    operations the oldest are forgotten. For one thread at a time.
+    operations the oldest are forgotten. For one thread at a time. Of the data of an operation only some fields are decoded
+    where its `fields` (that of an event's `operation`, say) names them.
     """
 
     def __init__(self, *, limits: Limits | None = None) -> None:
@@ -417,7 +418,7 @@ class Observer:
             elif not decoded.trailing:
                 # The next ones can take the straight way, unless they bring types along or more than was seen so far.
                 if not note and operation.gaps == side.gaps and _without_any(data.type):
-                    operation.steady = operation.type
+                    operation.steady = operation.reads
                     self._steady[operation.ioid] = operation
                 return Update(operation, message, data, overrun, time, seen, note)
         return Observed(

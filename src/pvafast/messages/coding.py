@@ -272,9 +272,9 @@ def _monitor(c: In, message: framing.Message) -> PvaMessage:
     if r.left >= 5:
         ioid = r.u32()
         operation = None if r.u8() else c.operations(ioid)
-        if operation is not None and operation.type is not None:
+        if operation is not None and operation.reads is not None:
             try:
-                value = c.codec.read_update(operation.type, r, operation.value)
+                value = c.codec.read_update(operation.reads, r, operation.value)
             except (DecodeError, LocalProtocolError) as error:
                 if c.lenient:
                     reason = unknown_id(error)

@@ -7,7 +7,7 @@ order and the encoding on the wire (see fields.py). Reading and writing both fol
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import (
     TYPE_CHECKING,
@@ -20,7 +20,7 @@ from typing import (
     final,
 )
 
-from .._backend import bitset, introspection, value
+from .._backend import bitset, introspection, projection, value
 from ..errors import RemoteError
 
 if TYPE_CHECKING:
@@ -125,7 +125,9 @@ class Operation:
     """
 
     __slots__ = (
+        "_fields",
         "_put_type",
+        "_reads",
         "_type",
         "command",
         "ioid",
@@ -161,9 +163,11 @@ class Operation:
         self.put_value: Value | None = None
         self._type = type
         self._put_type = put_type
+        self._fields: tuple[str | tuple[str, ...], ...] | None = None
+        self._reads: FieldDesc | projection.Projection | None = type
         self.pipelined = pipelined
-        # For monitor.read_updates(): the type, once updates of it need no further thought; what an Update says was seen.
-        self.steady: FieldDesc | None = None
+        # For monitor.read_updates(): what `reads` is, once updates need no further thought; what an Update says was seen.
+        self.steady: FieldDesc | projection.Projection | None = None
         self.seen: Any = NO_BITS
 
     @property
@@ -175,7 +179,34 @@ class Operation:
     def type(self, type: FieldDesc | None) -> None:
         self._type = type
         self.value = None
+        self._read_by()
+
+    @property
+    def fields(self) -> tuple[str | tuple[str, ...], ...] | None:
+        """The fields that are decoded of the data got, as a Projection takes them; None: all.
+
+        Can be set at any time, also before the type is known. A name that the type does not have counts for nothing; a field
+        that is named anew reads as zero until it comes.
+        """
+        return self._fields
+
+    @fields.setter
+    def fields(self, fields: Iterable[str | tuple[str, ...]] | None) -> None:
+        if isinstance(fields, str):
+            raise TypeError(f"fields are a list of names, not {fields!r}")
+        self._fields = None if fields is None else tuple(fields)
+        self._read_by()
+
+    @property
+    def reads(self) -> FieldDesc | projection.Projection | None:
+        """What the data got is decoded by: the type, or the Projection to `fields`."""
+        return self._reads
+
+    def _read_by(self) -> None:
         self.steady = None
+        self._reads = self._type
+        if self._type is not None and self._fields is not None:
+            self._reads = projection.Projection(self._type, self._fields, strict=False)
 
     @property
     def put_type(self) -> FieldDesc | None:

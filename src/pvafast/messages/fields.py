@@ -326,9 +326,10 @@ def _known_put_type(c: In) -> FieldDesc:
 
 
 def _read_update(c: In) -> Value:
-    type = known_type(c)
+    known_type(c)
     assert c.operation is not None
-    return c.codec.read_update(type, c.r, c.operation.value)
+    assert c.operation.reads is not None
+    return c.codec.read_update(c.operation.reads, c.r, c.operation.value)
 
 
 def _read_put_update(c: In) -> Value:
