@@ -16,6 +16,8 @@ from typing import Any, Final
 
 # In the order of the help.
 COMMANDS: Final = {
+    "search": "find the servers of PVs",
+    "beacons": "show what servers say of themselves",
     "decode": "decode captured traffic (pcap, pcapng)",
 }
 EPILOG: Final = "Exit status: 0 done; 1 failed: no answer, or an error; 2 wrong usage; 130 interrupted."

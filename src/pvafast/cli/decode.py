@@ -18,7 +18,7 @@ from ..capture.summary import Summary
 from ..capture.textform import fields, line
 from ..errors import DecodeError
 from ..messages import Command, ControlCommand
-from .arguments import count
+from .options import count
 
 # Elements of an array that are shown, unless told otherwise.
 _T = TypeVar("_T")

@@ -60,6 +60,11 @@ class Output:
         """As the arguments of `options.add_format` tell."""
         return cls(json=arguments.json, format=arguments.format, shown=arguments.shown)
 
+    def line(self, text: str) -> None:
+        """Write a line, at once: there may be none behind it for a while."""
+        self._write(f"{text}\n")
+        sys.stdout.flush()
+
     def heading(self, name: str, note: str = "") -> None:
         """Write the name of a PV; none if it is "". note: what is to be known of what follows."""
         if name:

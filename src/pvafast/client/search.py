@@ -146,6 +146,11 @@ class Searcher:
         """How many names have no answer yet."""
         return len(self._searching)
 
+    @property
+    def hears_beacons(self) -> bool:
+        """Whether beacons come here: whether their port could be bound, once the first search or subscription was begun."""
+        return self._listener is not None
+
     def find(self, name: str, found: Found, *, delay: float = 0.0) -> Search:
         """Search for a PV. found(address, guid): called from the loop when a server has it, once for each search.
 

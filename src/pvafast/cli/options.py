@@ -25,11 +25,12 @@ def add_connection(parser: argparse.ArgumentParser, *, wait: str = "seconds to w
     add_noise(parser)
 
 
-def add_wait(parser: argparse.ArgumentParser, help: str) -> None:
+def add_wait(parser: argparse.ArgumentParser, help: str, default: float = 5.0) -> None:
     """-w."""
     parser.add_argument(
-        "-w", dest="wait", type=seconds, default=5.0, metavar="SEC", help=f"{help} (default: 5; 0: for ever)"
-    )
+        "-w", dest="wait", type=seconds, default=default, metavar="SEC",
+        help=f"{help} (default: {default:g}; 0: for ever)" if default else f"{help} (default: for ever)",
+    )  # fmt: skip
 
 
 def add_noise(parser: argparse.ArgumentParser) -> None:
