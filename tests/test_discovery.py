@@ -236,7 +236,9 @@ def test_what_is_forwarded(
 
 
 @needs_multicast
-def test_who_may_forward(loop: SelectLoop, client: Udp, serve: Callable[..., Discovery]) -> None:
+def test_who_may_forward(
+    loop: SelectLoop, client: Udp, serve: Callable[..., Discovery], monkeypatch: pytest.MonkeyPatch
+) -> None:
     everywhere = serve("here", intf_addr_list="0.0.0.0")
     one = search((1, "here"), port=client.port, address=mapped("127.0.0.1"))
     client.send(origin_tag(mapped("10.9.9.9")) + one, everywhere.udp_port)
@@ -257,7 +259,12 @@ def test_who_may_forward(loop: SelectLoop, client: Udp, serve: Callable[..., Dis
     try:
         stranger.send(one, everywhere.udp_port, "127.0.0.1")
         assert gather(loop, client, 1) == [response(1, port=TCP)]
-        stranger.send(origin_tag(mapped("127.0.0.1")) + one, everywhere.udp_port, "127.0.0.1")
+        # pvAccessCPP forwards from the address where it listens.
+        forwarded = origin_tag(mapped("127.0.0.1")) + one
+        stranger.send(forwarded, everywhere.udp_port, "127.0.0.1")
+        assert gather(loop, client, 1) == [response(1, port=TCP)]
+        monkeypatch.setattr("pvafast.network.udp.interface_addresses", list)  # now it is another host's
+        stranger.send(forwarded, everywhere.udp_port, "127.0.0.1")
         assert nothing(loop, client)
     finally:
         stranger.close()

@@ -394,7 +394,8 @@ class Searcher:
     ) -> None:
         if response.protocol != "tcp":
             return
-        if not response.found:
+        if not response.found or not response.cids:
+            # An answer to "who is there?"; some say that nothing was found, some that something was.
             if self._watchers and response.sequence == _SEQUENCE:
                 self._servers.seen(response.guid, address, version, source, self._loop.time())
             return

@@ -16,7 +16,7 @@ from ..errors import DecodeError
 from ..messages import Command, PvaMessage
 from . import addresses
 from .addresses import Address, Endpoint, without_doubles
-from .interfaces import address_of, broadcasts, index_of
+from .interfaces import address_of, broadcasts, index_of, interface_addresses
 from .loop import Loop
 
 _log = logging.getLogger("pvafast.network")
@@ -507,10 +507,12 @@ class Listener:
     def _accepts(self, tag: PvaMessage, source: Address) -> bool:
         """Whether what follows an OriginTag is for this end. Only processes of this host may send one."""
         assert isinstance(tag, messages.OriginTag)
+        if not source[0].startswith("127.") and all(
+            source[0] != one.address for one in interface_addresses()
+        ):
+            return False
         hosts = {one.address[0] for one in self._hosts}
-        return source[0].startswith("127.") and (
-            not tag.address or "0.0.0.0" in hosts or addresses.numeric(tag.address) in hosts
-        )
+        return not tag.address or "0.0.0.0" in hosts or tag.address in hosts
 
     def _forward(self, data: bytes, source: Address, destination: str | None) -> None:
         """Send a search that this process alone received to the others of this host."""
