@@ -85,13 +85,17 @@ class Puppets:
             if role == "client"
             else (self.client, self.server, reply_of)
         )
-        listener.receive_data(data)  # type: ignore[attr-defined]
-        for event in listener.events():  # type: ignore[attr-defined]
+        for event in self.hear(listener, data):
             assert repr(event)
             message = said(event)
             if message is not None:
                 self.sent[role] += speaker.send(message)  # type: ignore[attr-defined]
         listener.data_to_send()  # type: ignore[attr-defined]
+
+    def hear(self, listener: Any, data: bytes) -> Iterator[Any]:
+        """The events of one end."""
+        listener.receive_data(data)
+        yield from listener.events()
 
     def end(self) -> None:
         for end in (self.client, self.server):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import inspect
+import itertools
 import json
 import os
 import struct
@@ -23,6 +24,8 @@ from pvafast.limits import Limits
 
 DATA = Path(__file__).parent / "data"
 LARGE = 65_536
+# The first bytes of a large payload, that are waited for.
+LOOK = 2048
 GIB = 1 << 30
 
 
@@ -353,7 +356,7 @@ def test_no_memory_is_an_error_of_the_stream(
     framer = backend.framing.Framer()
     if segment == 0x20:
         way(framer, message(13, b"", 0x10))
-    way(framer, header(13, GIB - LARGE, segment) + b"abc")
+    way(framer, header(13, GIB - LARGE, segment) + bytes(LOOK))
     with pytest.raises(LimitExceeded, match="no memory for a buffer of 1073") as error:
         framer.messages()
     assert error.value.limit == "message"
@@ -478,8 +481,10 @@ def test_a_large_payload_is_received_where_it_stays(backend: SimpleNamespace, mo
     here = [
         (at, place, end) for (at, place), end in zip(sorted(places.items()), ends, strict=True) if at >= begin
     ]
-    inside = [(at, place) for at, place, end in here if at < begin + len(payload)]
+    # But for the first bytes, which tell where the array begins.
+    inside = [(at, place) for at, place, end in here if begin + LOOK <= at < begin + len(payload)]
     assert inside
+    assert inside[0][0] - begin <= LOOK + min(most, 1 << 18)
     assert all(place == home + at - begin for at, place in inside)
     assert begin + len(payload) in places  # the next header was received elsewhere
     assert len(large.data) == len(payload)  # a buffer of its own, of exactly its size
@@ -518,6 +523,168 @@ def test_frame_after_frame_little_is_copied(backend: SimpleNamespace) -> None:
         first = min(at for at in places if at >= begin)
         assert first - begin <= 4096
         assert places[first] == address(m.payload) + 14 + first - begin
+
+
+# --- where large arrays are placed
+
+
+def count(n: int, order: str) -> bytes:
+    return b"\xfe" + n.to_bytes(4, order)  # type: ignore[arg-type]
+
+
+def laid_out(order: Any, width: int, before: bytes, n: int, behind: int) -> tuple[bytes, int]:
+    """A payload with one large array, and where that begins."""
+    array = np.random.default_rng(n).integers(0, 256, n * width, np.uint8).tobytes()
+    return before + count(n, order) + array + bytes(behind), len(before) + 5
+
+
+UPDATE = bytes.fromhex(
+    "2a000000 00 02 fe01 07"
+)  # ioid, subcommand, a BitSet that looks like a long count, selector
+HEADS = [
+    b"",
+    UPDATE,
+    bytes.fromhex("05000000 00 01 01 05"),
+    UPDATE + count(20_000, "little") + bytes(20),  # what claims less
+    UPDATE + b"\xfe\xff\xff\xff\xff",  # what claims more than there is
+    bytes(range(256)) * 6,  # a description of types
+]
+
+
+def feed(framer: Any, data: bytes, way: Any, size: int) -> list[Any]:
+    out = []
+    for at in range(0, len(data), size):
+        way(framer, data[at : at + size])
+        out += framer.messages()
+    return out
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("before", HEADS, ids=range(len(HEADS)))
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+@WAYS
+def test_large_arrays_begin_at_a_multiple_of_64(
+    backend: SimpleNamespace, way: Any, width: int, before: bytes, order: Any
+) -> None:
+    payload, at = laid_out(order, width, before, 100_003, 700)
+    data = message(13, payload, 0xC0 if order == "big" else 0x40)
+    for size in (1000, 4096, 60_000):
+        framer = backend.framing.Framer()
+        for m in feed(framer, data * 3, way, size):
+            assert m.payload == payload
+            assert (address(m.payload) + at) % 64 == 0
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("cut", ["pixels", "all of 90,000", "in the middle"])
+@WAYS
+def test_large_arrays_in_segments_do_too(backend: SimpleNamespace, way: Any, cut: str, order: Any) -> None:
+    payload, at = laid_out(order, 2, UPDATE, 90_001, 500)
+    cuts = {
+        "pixels": [0, at, len(payload) - 500, len(payload)],  # pvAccessCPP
+        "all of 90,000": [*range(0, len(payload), 90_000), len(payload)],
+        "in the middle": [0, 3, at - 2, at + 70_000, at + 90_000, len(payload)],
+    }[cut]
+    pieces = [payload[a:b] for a, b in itertools.pairwise(cuts)]
+    kinds = [0x10, *[0x30] * (len(pieces) - 2), 0x20]
+    side = 0xC0 if order == "big" else 0x40
+    data = b"".join(message(13, piece, kind | side) for piece, kind in zip(pieces, kinds, strict=True))
+    for size in (1000, 4096, 60_000):
+        for m in feed(backend.framing.Framer(), data * 3, way, size):
+            assert m.payload == payload
+            # Of an array that is cut itself, how long the message is comes too late.
+            assert cut != "pixels" or (address(m.payload) + at) % 64 == 0
+
+
+def test_a_header_alone_places_the_array_too(backend: SimpleNamespace) -> None:
+    """However the bytes come: 8, then one at a time, then what there is room for."""
+    payload, at = laid_out("little", 1, UPDATE, 300_000, 100)
+    framer = backend.framing.Framer()
+    data = message(13, payload)
+    receive_in_place(framer, data[:8])
+    assert len(framer.get_buffer()) == LOOK
+    for pos in range(8, 8 + LOOK):
+        receive_in_place(framer, data[pos : pos + 1])
+    assert len(framer.get_buffer()) == len(payload) - LOOK
+    receive_in_place(framer, data[8 + LOOK :])
+    (m,) = framer.messages()
+    assert m.payload == payload
+    assert (address(m.payload) + at) % 64 == 0
+
+
+def test_no_array_no_matter(backend: SimpleNamespace) -> None:
+    for payload in (bytes(LARGE), b"\xfe" * LARGE, b"\xff" * (LARGE + 1), b"\xfe\0\0\0\0" * LARGE):
+        for way in (receive, receive_in_place):
+            (m,) = feed(backend.framing.Framer(), message(13, payload), way, 5000)
+            assert m.payload == payload
+
+
+# --- memory of someone else
+
+
+@pytest.mark.parametrize(
+    "kind", [bytearray, lambda n: np.empty((n + 7) // 8), lambda n: memoryview(bytearray(n + 5))]
+)
+@WAYS
+def test_large_payloads_are_received_into_what_allocate_gives(
+    backend: SimpleNamespace, way: Any, kind: Any
+) -> None:
+    lent: list[Any] = []
+
+    def allocate(n: int) -> Any:
+        lent.append(kind(n))
+        return lent[-1]
+
+    payload, at = laid_out("little", 2, UPDATE, 100_000, 700)
+    segments = (
+        message(13, payload[:at], 0x10) + message(13, payload[at:-9], 0x30) + message(13, payload[-9:], 0x20)
+    )
+    framer = backend.framing.Framer(allocate=allocate)
+    assert framer.allocate is allocate
+    out = feed(framer, message(1, b"small") * 9 + message(13, payload) + segments, way, 10_000)
+    assert [m.size for m in out] == [5] * 9 + [len(payload)] * 2
+    assert len(lent) == 2
+    for m, memory in zip(out[-2:], lent, strict=True):
+        assert m.payload == payload
+        assert m.payload.readonly
+        first, begin = address(memory), address(m.payload)
+        assert first <= begin
+        assert begin + len(payload) <= first + memoryview(memory).nbytes
+        assert (begin + at) % 64 == 0
+
+
+@WAYS
+def test_allocate_may_have_nothing(backend: SimpleNamespace, way: Any) -> None:
+    asked = []
+    framer = backend.framing.Framer()
+    assert framer.allocate is None
+    framer.allocate = asked.append
+    payload, at = laid_out("little", 2, UPDATE, 100_000, 700)
+    (m,) = feed(framer, message(13, payload), way, 10_000)
+    assert m.payload == payload
+    assert (address(m.payload) + at) % 64 == 0
+    assert len(asked) == 1
+    assert len(payload) <= asked[0] < len(payload) + 64
+    framer.allocate = None
+    feed(framer, message(13, payload), way, 10_000)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        (bytes, ValueError),
+        (lambda n: bytearray(n - 1), ValueError),
+        (lambda n: bytearray(), ValueError),
+        (lambda n: np.empty(2 * n, np.uint8)[::2], TypeError),
+        (lambda n: np.empty((n, 2), np.uint8).T, TypeError),
+        (lambda n: 5, TypeError),
+    ],
+)
+def test_what_allocate_must_not_give(backend: SimpleNamespace, kind: Any, error: Any) -> None:
+    framer = backend.framing.Framer(allocate=kind)
+    with pytest.raises(error):
+        feed(framer, message(13, bytes(LARGE)), receive, 10_000)
 
 
 def test_segments_that_outgrow_the_slack(backend: SimpleNamespace) -> None:
@@ -591,7 +758,11 @@ def test_get_buffer_twice_is_the_same_place(backend: SimpleNamespace) -> None:
     framer.buffer_updated(8)
     first, second = framer.get_buffer(), framer.get_buffer(1)
     assert address(first) == address(second)
-    assert len(first) == len(second) == LARGE
+    assert len(first) == len(second) == LOOK
+    framer.buffer_updated(LOOK)
+    first, second = framer.get_buffer(), framer.get_buffer(1)
+    assert address(first) == address(second)
+    assert len(first) == len(second) == LARGE - LOOK
     assert not first.readonly
 
 
@@ -614,12 +785,12 @@ def test_buffer_updated_holds_the_caller_to_the_view(backend: SimpleNamespace) -
 
 def test_views_outlive_the_framer(backend: SimpleNamespace) -> None:
     framer = backend.framing.Framer()
-    receive_in_place(framer, header(13, LARGE))
+    receive_in_place(framer, header(13, LARGE) + bytes(LOOK))
     view = framer.get_buffer()
     del framer
     gc.collect()
-    view[:] = b"\x07" * LARGE
-    assert view[LARGE - 1] == 7
+    view[:] = b"\x07" * (LARGE - LOOK)
+    assert view[-1] == 7
 
 
 # After damage.

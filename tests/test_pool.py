@@ -5,20 +5,25 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import threading
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pvafast import Codec, Value
+import corpus
+from pvafast import Codec, Update, Value, connection, messages, request
 from pvafast._memory import NDArray, address
 from pvafast.errors import FrameError
-from pvafast.ndarray import Frame, FrameHandle, FramePool, PoolStatistics, encode
+from pvafast.ndarray import Frame, FrameHandle, FramePool, NTNDArray, PoolStatistics, encode
+from test_connection_sessions import Puppets
+from told import values as told_values
 
 SHM = Path("/dev/shm")
 
@@ -612,3 +617,241 @@ def test_a_frame_is_a_buffer() -> None:
         raw.__buffer__(1)
     if sys.version_info >= (3, 12):
         assert memoryview(raw).tobytes() == image().tobytes()  # type: ignore[arg-type]
+
+
+# --- received in place ------------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """A client with a monitor of an NTNDArray, and what its server sends."""
+
+    def __init__(self, byteorder: str = "little") -> None:
+        self.client = connection.ClientConnection()
+        self.server = connection.ServerConnection(byteorder=byteorder)
+        self.type = NTNDArray().type
+        self.settle()
+        self.tell(messages.ConnectionValidated())
+        self.ask(messages.CreateChannel(channels=((1, "frames"),)))
+        self.tell(messages.CreateChannelReply(cid=1, sid=1))
+        self.ask(messages.MonitorInit(sid=1, ioid=5, request=request.parse("field()")))
+        self.tell(messages.MonitorInitReply(ioid=5, type=self.type))
+        self.ask(messages.MonitorStart(sid=1, ioid=5))
+
+    def settle(self) -> None:
+        for sender, receiver in ((self.server, self.client), (self.client, self.server)) * 2:
+            receiver.receive_data(b"".join(sender.data_to_send()))
+            list(receiver.events())
+
+    def ask(self, message: Any) -> None:
+        self.server.receive_data(b"".join(self.client.send(message)))
+        list(self.server.events())
+        self.settle()
+
+    def tell(self, message: Any) -> None:
+        self.client.receive_data(b"".join(self.server.send(message)))
+        list(self.client.events())
+        self.settle()
+
+    def update(self, value: Value, segmented: bool = False) -> bytes:
+        """The bytes of an update; segmented: as pvAccessCPP does it, the pixels in a segment of their own."""
+        message = messages.MonitorUpdate(ioid=5, value=value)
+        data = b"".join(self.server.send(message))
+        if not segmented:
+            return data
+        pixels = value["value"].value
+        at = data.index(
+            pixels.astype(pixels.dtype.newbyteorder("<" if not data[2] & 0x80 else ">")).tobytes()
+        )
+        order = ">" if data[2] & 0x80 else "<"
+        pieces = data[8:at], data[at : at + pixels.nbytes], data[at + pixels.nbytes :]
+        return b"".join(
+            struct.pack(f"{order}4BI", 0xCA, 2, data[2] | kind, data[3], len(piece)) + piece
+            for kind, piece in zip((0x10, 0x30, 0x20), pieces, strict=True)
+        )
+
+    def receive(self, data: bytes, most: int = 1 << 20) -> Iterator[Update]:
+        """In place, up to `most` bytes at a time."""
+        yield from in_place(self.client, data, most)
+
+
+def in_place(client: Any, data: bytes, most: int = 1 << 20) -> Iterator[Any]:
+    """The events of the next bytes, which are received into `get_buffer`."""
+    whole = memoryview(data)
+    while whole:
+        view = client.get_buffer()
+        n = min(len(view), len(whole), most)
+        view[:n] = whole[:n]
+        client.buffer_updated(n)
+        whole = whole[n:]
+        yield from client.events()
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+@pytest.mark.parametrize("most", [1 << 20, 65536, 1448])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f8"])
+def test_frames_received_in_place_are_views_that_begin_at_a_multiple_of_64(
+    dtype: str, most: int, segmented: bool
+) -> None:
+    stream = Stream()
+    seen = 0
+    for seed in range(5):
+        picture = image(seed, (300, 400), dtype)
+        # The first is whole, later ones bring other fields: other BitSets, so that the pixels begin elsewhere.
+        value = encode(picture, unique_id=seed)
+        if seed:
+            value.unmark()
+            for name in ("value", "uniqueId", "alarm.severity", "display.units")[: seed + 1]:
+                if name in value.type:
+                    value.mark(name)
+        for update in stream.receive(stream.update(value, segmented), most):
+            frame = Frame(update.value)
+            assert np.array_equal(frame.data, picture)
+            # The first may come whole with what was small until then.
+            assert address(frame.data) % 64 == 0 or seed == 0
+            assert np.shares_memory(frame.data, np.frombuffer(update.frame.payload, np.uint8))
+            assert address(frame.writable()) == address(frame.data)
+            seen += 1
+    assert seen == 5
+
+
+def test_frames_of_the_other_byte_order_are_swapped_to_where_they_suit() -> None:
+    stream = Stream("big")
+    for seed in range(3):
+        picture = image(seed, (300, 400), "u2")
+        for update in stream.receive(stream.update(encode(picture))):
+            frame = Frame(update.value)
+            assert np.array_equal(frame.data, picture)
+            assert address(frame.data) % 64 == 0
+            assert frame.writable().flags.writeable
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_frames_received_into_a_pool(shared: bool, segmented: bool) -> None:
+    """Nothing is copied, nothing of the size of a frame is made: the bytes are in the pool as they come."""
+    stream = Stream()
+    pool = FramePool(3, 1024 * 1024 * 2, shared=shared)
+    stream.client.allocate = pool.allocate
+    pictures = [image(seed, (1024, 1024)) for seed in range(3)]
+    data = [stream.update(encode(picture), segmented) for picture in pictures]
+
+    def take(stream: Stream, k: int) -> int:
+        seen = 0
+        for update in stream.receive(data[k % 3]):
+            frame = pool.frame(update.value)
+            assert frame is not None
+            assert pool.statistics.taken == k + 1
+            assert np.shares_memory(frame.data, np.frombuffer(update.frame.payload, np.uint8))
+            assert address(frame.data) % 64 == 0
+            assert np.array_equal(frame.data[::16], pictures[k % 3][::16])
+            if shared:
+                assert np.array_equal(pool.handle(frame).open()[::16], pictures[k % 3][::16])
+            seen += 1
+        return seen
+
+    assert take(stream, 0) == 1
+    tracemalloc.start()
+    assert sum(take(stream, k) for k in range(1, 10)) == 9
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 700_000  # two receive blocks of 256 KiB, and what comparing makes
+    # The last value stays with its monitor: updates are laid over it.
+    assert pool.statistics == PoolStatistics(10, 9, 0, 0, 0, 1)
+    del stream
+    gc.collect()
+    assert pool.statistics.in_use == 0
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+def test_frames_that_find_the_pool_full(segmented: bool) -> None:
+    """They are received into other memory, and dropped by `frame`; later ones are in the pool again."""
+    stream = Stream()
+    pool = FramePool(2, 512 * 512 * 2)
+    stream.client.allocate = pool.allocate
+    held: list[Frame] = []
+    found = []
+    for seed in range(8):
+        if seed == 5:
+            held.clear()
+        picture = image(seed, (512, 512))
+        for update in stream.receive(stream.update(encode(picture, unique_id=seed), segmented)):
+            frame = pool.frame(update.value)
+            del update
+            if frame is not None:
+                assert np.array_equal(frame.data, picture)
+                found.append(frame.unique_id)
+                held.append(frame)
+    assert found == [0, 1, 5, 6]
+    assert pool.statistics.dropped == 4
+
+
+def test_frames_that_are_received_elsewhere_are_copied() -> None:
+    """Small ones, larger ones than the pool's, compressed ones, ones that lie badly: all end in the pool, aligned."""
+    stream = Stream()
+    pool = FramePool(6, 512 * 512 * 2)
+    stream.client.allocate = pool.allocate
+    for picture, options in (
+        (image(1, (60, 80)), {}),
+        (image(2, (512, 500)), {"codec": "zlib", "options": {"level": 0}}),
+    ):
+        (update,) = stream.receive(stream.update(encode(picture, **options)))
+        frame = pool.frame(update.value)
+        assert frame is not None
+        assert np.array_equal(frame.data, picture)
+        assert address(frame.data) % 64 == 0
+        assert not np.shares_memory(frame.data, np.frombuffer(update.frame.payload, np.uint8))
+    big = image(3, (1000, 1000))
+    (update,) = stream.receive(stream.update(encode(big)))
+    assert np.array_equal(Frame(update.value).data, big)
+    with pytest.raises(FrameError, match="2000000 bytes"):
+        pool.frame(update.value)
+    # In the pool, but not at a multiple of 64.
+    memory = pool.allocate(500_000)
+    assert memory is not None
+    payload = Codec().encode(encode(image(4, (512, 480))))
+    for shift in (0, 1):
+        memory[shift : shift + len(payload)] = np.frombuffer(payload, np.uint8)
+        value, _ = Codec().decode(NTNDArray().type, memory.data, shift)
+        frame = pool.frame(value)
+        assert frame is not None
+        assert np.array_equal(frame.data, image(4, (512, 480)))
+        assert address(frame.data) % 64 == 0
+
+
+class InPlace(Puppets):
+    """The client receives in place, and into a pool; its frames."""
+
+    def __init__(self, talk: corpus.Talk) -> None:
+        self.pool = FramePool(8, 1 << 20)
+        self.frames: list[tuple[Value, bool]] = []
+        super().__init__(talk)
+
+    def hear(self, listener: Any, data: bytes) -> Iterator[Any]:
+        if listener is not self.client:
+            yield from super().hear(listener, data)
+            return
+        listener.allocate = self.pool.allocate
+        for event in in_place(listener, data):
+            value = getattr(event, "value", getattr(getattr(event, "message", None), "value", None))
+            if value is not None and value["value"] is not None:
+                taken = self.pool.statistics.taken
+                frame = self.pool.frame(value)
+                assert frame is not None
+                assert np.array_equal(frame.data, Frame(value).data)
+                assert address(frame.data) % 64 == 0
+                self.frames.append((value, self.pool.statistics.taken == taken))
+            yield event
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("pvapy_ndarray", 1), ("p4p_monitor_nd", 6), ("bench_nd512", 1), ("p4p_ndarray_types", 0)],
+)
+def test_frames_of_recorded_sessions(name: str, count: int) -> None:
+    """pvAccessCPP sends them in segments, pvxs whole; later updates are other BitSets. All large ones are received in the pool."""
+    (talk,) = corpus.sessions()[name].talks
+    frames = InPlace(talk).frames
+    told = told_values(name, messages.GetReply, messages.MonitorUpdate)
+    assert [value for value, _ in frames] == [value for _, value in told if value["value"] is not None]
+    assert sum(in_pool for _, in_pool in frames) == count
+    assert all(in_pool == (value["value"].value.nbytes > 65_536) for value, in_pool in frames)

@@ -67,7 +67,7 @@ CONSTRUCTORS: dict[str, dict[str, Any]] = {
     },
     "losses.Losses": {"per_second": 1000},
     "projection.Projection": {"type": "struct{int8 a, int8 b}", "fields": ["b"], "strict": False},
-    "framing.Framer": {"limits": Limits(depth=3), "from_server": True},
+    "framing.Framer": {"limits": Limits(depth=3), "from_server": True, "allocate": None},
     "framing.Message": {
         "version": 1,
         "flags": 0x40,

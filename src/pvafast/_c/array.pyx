@@ -22,6 +22,7 @@ from .buffer cimport (
     text_of,
 )
 
+from .._memory import empty as _empty
 from .._types import DTYPES, SCALARS
 from ..errors import EncodeError
 
@@ -177,9 +178,16 @@ cdef PyObject* read_numbers(Cursor* c, uint8_t code, size_t n) except NULL:
         set_base(made, c.owner)
         c.pos += bytes
         return made
-    made = new_array(descr, dims, NULL)
-    if made == NULL:
-        return NULL
+    if bytes > LONG_WORK:
+        # Placed as received ones are.
+        Py_DECREF(descr)
+        large = _empty((n,), <object>descr)
+        Py_INCREF(large)
+        made = <PyObject*>large
+    else:
+        made = new_array(descr, dims, NULL)
+        if made == NULL:
+            return NULL
     target = data_of(made)
     if not good_bools:
         for i in range(n):

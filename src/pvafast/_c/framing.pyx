@@ -4,13 +4,14 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
-from libc.stdint cimport uint32_t
+from libc.stdint cimport SIZE_MAX, uint32_t
 from libc.string cimport memchr, memcpy
 
 from operator import index as _index
 
 import numpy as _np
 
+from .._memory import allocate as _allocate
 from ..errors import DecodeError, EncodeError, LimitExceeded
 from ..limits import Limits
 
@@ -27,6 +28,9 @@ cdef enum:
     BLOCK_MIN = 16384
     JOIN_MIN = 1024
     WINDOW = 4096
+    LOOK = 2048
+    LONG = 0xFE
+    ALIGNMENT = 64
     SMALL_MAX = 1048576
     NO_SUBCOMMAND_BITS = 0x23
 
@@ -115,11 +119,6 @@ cdef inline Message _message(
     return message
 
 
-def _allocate(size):
-    """Memory for bytes to be received: reserved, not touched. All of it comes from here."""
-    return _np.empty(size, _np.uint8)
-
-
 cdef object _flat(object buffer):
     """The bytes of any C-contiguous buffer, as a memoryview that nobody else holds."""
     view = memoryview(buffer)
@@ -130,30 +129,82 @@ cdef object _flat(object buffer):
     return _np.frombuffer(buffer, _np.uint8).data
 
 
-@cython.final
-cdef class _Store:
-    """A buffer to receive into: `writable` for the framer, `view` for messages, which may outlive it."""
-
-    cdef object array  # owns the memory
-    cdef object writable
-    cdef object view
-    cdef unsigned char *ptr  # valid while self.array is held
-    cdef size_t capacity
-
-    def __init__(self, size_t capacity):
-        self.array = _allocate(capacity)
-        self.writable = memoryview(self.array)
-        self.view = self.writable.toreadonly()
-        self.ptr = <unsigned char *>PyMemoryView_GET_BUFFER(self.writable).buf
-        # What was allocated, not what was asked for: bounds are checked against this.
-        self.capacity = <size_t>PyMemoryView_GET_BUFFER(self.writable).len
+cdef inline uint32_t _word_at(const unsigned char *p, bint big) noexcept nogil:
+    if big:
+        return <uint32_t>p[0] << 24 | <uint32_t>p[1] << 16 | <uint32_t>p[2] << 8 | <uint32_t>p[3]
+    return <uint32_t>p[3] << 24 | <uint32_t>p[2] << 16 | <uint32_t>p[1] << 8 | <uint32_t>p[0]
 
 
 cdef inline uint32_t _size_at(const unsigned char *p, unsigned char flags) noexcept nogil:
     """The size field of the header at `p`."""
-    if flags & BIG_ENDIAN:
-        return <uint32_t>p[4] << 24 | <uint32_t>p[5] << 16 | <uint32_t>p[6] << 8 | <uint32_t>p[7]
-    return <uint32_t>p[7] << 24 | <uint32_t>p[6] << 16 | <uint32_t>p[5] << 8 | <uint32_t>p[4]
+    return _word_at(p + 4, flags & BIG_ENDIAN)
+
+
+cdef size_t _array_at(const unsigned char *p, size_t n, size_t size, bint big) noexcept nogil:
+    """Where the large array begins in a payload of `size` bytes that begins with the n at `p`; see the Python twin."""
+    cdef size_t pos, rest, count, width, spare
+    cdef size_t best = SIZE_MAX, found = 0
+    cdef const unsigned char *q
+    pos = 0
+    while pos + 5 <= n:
+        q = <const unsigned char *>memchr(p + pos, LONG, n - pos)
+        if q == NULL:
+            break
+        pos = <size_t>(q - p)
+        if n - pos < 5:
+            break
+        count = _word_at(q + 1, big)
+        rest = size - pos - 5
+        width = 1
+        while width <= 8:
+            # No product wraps: size is a size of memory, count below 2**32.
+            if count <= rest // width:
+                spare = rest - count * width
+                if spare <= rest // 2 and spare < best:
+                    best = spare
+                    found = pos + 5
+            width *= 2
+        pos += 1
+    return found
+
+
+@cython.final
+cdef class _Store:
+    """A buffer to receive into: `writable` for the framer, `view` for messages, which may outlive it."""
+
+    cdef object writable  # owns the memory
+    cdef object view
+    cdef unsigned char *ptr  # valid while self.writable is held
+    cdef size_t capacity
+
+
+cdef _Store _new_store(size_t capacity, bint placed, size_t at, object allocate):
+    """placed: byte `at` of it lies at a multiple of 64, and the memory comes from `allocate` first."""
+    cdef _Store made = _Store.__new__(_Store)
+    cdef size_t need, start
+    cdef object memory = None
+    cdef object whole
+    cdef Py_buffer *buffer
+    if not placed:
+        whole = memoryview(_allocate(capacity))
+    else:
+        need = capacity + (ALIGNMENT - 1)
+        if allocate is not None:
+            memory = allocate(need)
+        if memory is None:
+            memory = _allocate(need)
+        whole = memoryview(memory).cast("B")  # TypeError if it is not contiguous
+        buffer = PyMemoryView_GET_BUFFER(whole)
+        if <size_t>buffer.len < need or buffer.readonly:
+            raise ValueError(f"allocate({need}) must return as many writable bytes, or None")
+        start = (-(<size_t>buffer.buf + at)) % ALIGNMENT
+        whole = whole[start : start + capacity]
+    made.writable = whole
+    made.view = whole.toreadonly()
+    made.ptr = <unsigned char *>PyMemoryView_GET_BUFFER(whole).buf
+    # What there is, not what was asked for: bounds are checked against this.
+    made.capacity = <size_t>PyMemoryView_GET_BUFFER(whole).len
+    return made
 
 
 cdef bint _possible(const unsigned char *p, size_t n) noexcept nogil:
@@ -200,7 +251,12 @@ cdef class Framer:
     Bytes come in through `receive_data`, or in place through `get_buffer` and `buffer_updated`, also mixed;
     `messages` hands out what is whole. After an error nothing more comes, until `resync`.
     Every byte received is in a message handed out, or counted in `pending` or in `dropped`.
+
+    allocate: may be set at any time: `allocate(nbytes)` gives the memory for a large payload, a writable C-contiguous buffer
+    of so many bytes or more, or None. ValueError or TypeError for what is no such buffer; it must not raise itself.
     """
+
+    cdef public object allocate
 
     cdef unsigned long long size_max
     cdef unsigned long long segments_max
@@ -211,8 +267,8 @@ cdef class Framer:
     cdef unsigned long long lost
 
     # Unparsed bytes are in the tail (they came through receive_data) or in the block (get_buffer), never both.
-    # `need` bytes of them must be there before it is worth looking at them: 8, or a header and its payload.
-    cdef bytes tail  # of `need` bytes, of which `tail_have` are there; it is ours alone until it is full
+    # They begin with a header that is not whole (`need` is 8), or with a message of `need` bytes that is not.
+    cdef bytes tail  # of `_enough` bytes, of which `tail_have` are there; it is ours alone until it is full
     cdef size_t tail_have
     cdef size_t need
     cdef _Store block
@@ -260,7 +316,8 @@ cdef class Framer:
         self.need = HEADER
         self.window = BLOCK
 
-    def __init__(self, *, limits=_DEFAULT_LIMITS, from_server=None):
+    def __init__(self, *, limits=_DEFAULT_LIMITS, from_server=None, allocate=None):
+        self.allocate = allocate
         self.size_max = min(limits.message, LIMIT_TOP)
         self.segments_max = min(limits.segments, LIMIT_TOP)
         self.direction = -1 if from_server is None else FROM_SERVER if from_server else 0
@@ -308,19 +365,20 @@ cdef class Framer:
         Inside a large payload it ends where that ends. `hint` is what asyncio passes: the size it would like.
         """
         cdef _Store fresh
-        cdef size_t want, waiting, fill
+        cdef size_t want, waiting, fill, most
         self._enter()
         try:
             if self.target is not None:
                 view = self.target.writable[self.filled : self.goal]
             else:
                 waiting = self.tail_have + self.block_end - self.block_pos
-                want = self.need - waiting if self.need > waiting else 0
+                want = self._enough()
+                want = want - waiting if want > waiting else 0
                 if (
                     self.block is None
                     or self.block.capacity - self.block_end < self.tail_have + max(want, <size_t>BLOCK_MIN)
                 ):
-                    fresh = _Store(BLOCK)
+                    fresh = _new_store(BLOCK, False, 0, None)
                     fill = self.block_end - self.block_pos
                     if fill:
                         memcpy(fresh.ptr, self.block.ptr + self.block_pos, fill)
@@ -335,7 +393,9 @@ cdef class Framer:
                     )
                     self.block_end += self.tail_have
                     self._tail_clear()
-                fill = min(self.block.capacity - self.block_end, max(self.window, want))
+                # Of a large payload that is not placed yet no more than that takes: the rest would be copied.
+                most = want if want and self.need >= HEADER + LARGE else max(self.window, want)
+                fill = min(self.block.capacity - self.block_end, most)
                 view = self.block.writable[self.block_end : self.block_end + fill]
             self.lent = <size_t>PyMemoryView_GET_BUFFER(view).len
             return view
@@ -351,7 +411,7 @@ cdef class Framer:
         self._enter()
         try:
             if n == self.lent:
-                self.window = BLOCK
+                self.window = min(2 * self.window, <size_t>BLOCK)
             self.lent = 0
             if self.target is not None:
                 self.filled += n
@@ -367,7 +427,7 @@ cdef class Framer:
                     self.held.append((self.block, end - n, end))
                 self.block_pos = end
                 return
-            if end - self.block_pos < self.need and not self.skip:
+            if end - self.block_pos < self._enough() and not self.skip:
                 return
             stop = self._parse(self.block, self.block_pos, end)
             if self.error is not None and stop < end:
@@ -471,6 +531,10 @@ cdef class Framer:
         self.busy = True
         return 0
 
+    cdef inline size_t _enough(self) noexcept:
+        """How many of the unparsed bytes must be there before it is worth looking at them."""
+        return self.need if self.need < HEADER + LARGE else HEADER + LOOK
+
     cdef size_t _partial(self) noexcept:
         """Bytes of the message or segment that is coming."""
         if self.target is not None:
@@ -562,8 +626,8 @@ cdef class Framer:
         return 0
 
     cdef int _tail_begin(self, const unsigned char *p, size_t n) except -1:
-        """The tail is the n bytes at `p`, fewer than `need`."""
-        cdef bytes tail = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>max(self.need, n))
+        """The tail is the n bytes at `p`, fewer than `_enough`."""
+        cdef bytes tail = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>max(self._enough(), n))
         memcpy(PyBytes_AS_STRING(tail), p, n)
         self.tail = tail
         self.tail_have = n
@@ -573,7 +637,7 @@ cdef class Framer:
         """The next bytes, the block holding none: complete what the tail begins, then take the rest."""
         cdef const unsigned char *p = _bytes_of(owner)  # valid while owner is held
         cdef bytes tail, joined
-        cdef size_t n, k
+        cdef size_t n, k, enough
         if self.searching and self.tail_have and self.error is None:
             # A header is judged together with what follows it. The tail has at most seven bytes now.
             n = self.tail_have
@@ -584,11 +648,12 @@ cdef class Framer:
             return self._take(joined, 0, n + (end - pos))
         while self.tail_have and pos < end:
             tail = self.tail
-            k = min(self.need - self.tail_have, end - pos)
+            enough = self._enough()
+            k = min(enough - self.tail_have, end - pos)
             memcpy(<unsigned char *>PyBytes_AS_STRING(tail) + self.tail_have, p + pos, k)
             self.tail_have += k
             pos += k
-            if self.tail_have < self.need:
+            if self.tail_have < enough:
                 return 0
             n = self.tail_have
             self._tail_clear()
@@ -622,7 +687,7 @@ cdef class Framer:
     cdef Py_ssize_t _parse(self, object owner, size_t pos, size_t end) except -1:
         """Whole messages of owner[pos:end], the tail and the target being empty. Returns where it stopped.
 
-        Before the end it stops at an error, or at what needs `need` bytes to be parsed.
+        Before the end it stops at an error, or at what needs more bytes to be parsed, see `_enough`.
         """
         cdef const unsigned char *p = _bytes_of(owner)  # valid while owner is held
         cdef object data = owner if PyBytes_CheckExact(owner) else (<_Store>owner).view
@@ -681,20 +746,22 @@ cdef class Framer:
                     break
             start = pos + HEADER
             if size > end - start:
-                if size < LARGE:
-                    self.need = HEADER + size
-                    break
-                if not self._target_begin(version, flags, command, base + pos, size):
-                    break
                 k = end - start
+                if size < LARGE or k < LOOK:
+                    self.need = HEADER + <size_t>size
+                    break
+                if not self._target_begin(version, flags, command, base + pos, size, p + start, k):
+                    break
                 at = self.filled
                 self.filled += k
                 self.stream = base + pos
                 _copy(self.target.ptr + at, p + start, k)
                 return <Py_ssize_t>end
             self.orphans = False
+            if size >= LARGE:
+                self.window = WINDOW
             if segment:
-                if not self._reserve(size, segment == LAST, base + pos):
+                if not self._reserve(flags, size, base + pos, p + start, size):
                     break
                 _copy(self.join.ptr + self.joined, p + start, size)
                 self._append(version, flags, command, base + pos, size)
@@ -766,19 +833,21 @@ cdef class Framer:
             self._forget_open()
         return 0
 
-    cdef int _reserve(self, size_t size, bint last, unsigned long long offset) except -1:
-        """Make room for a segment of `size` bytes behind what was joined; 0 after a failure."""
+    cdef int _reserve(
+        self, unsigned char flags, size_t size, unsigned long long offset, const unsigned char *p, size_t n
+    ) except -1:
+        """Make room for a segment of `size` bytes, which begins with the n at `p`, behind what was joined; 0 after a failure."""
         cdef size_t total = self.joined + size
         cdef unsigned long long capacity
         cdef _Store fresh
         if self.join is None or self.join.capacity < total:
             capacity = max(total, <size_t>JOIN_MIN)
-            if size >= LARGE and not last:
+            if size >= LARGE and flags & SEGMENT != LAST:
                 capacity += SLACK
             if self.join is not None:
                 # Doubled, so that any number of segments costs linear time.
                 capacity = max(capacity, min(2 * <unsigned long long>self.join.capacity, self.size_max))
-            fresh = self._store(capacity, offset)
+            fresh = self._store(flags, capacity, total, offset, p, n)
             if fresh is None:
                 return 0
             if self.join is not None:
@@ -786,26 +855,41 @@ cdef class Framer:
             self.join = fresh
         return 1
 
-    cdef _Store _store(self, unsigned long long capacity, unsigned long long offset):
+    cdef _Store _store(
+        self, unsigned char flags, unsigned long long capacity, size_t size, unsigned long long offset,
+        const unsigned char *p, size_t n,
+    ):
+        """A buffer for a payload of `size` bytes, as far as is known: what was joined, then what begins with the n at `p`."""
+        cdef unsigned char head[LOOK]
+        cdef size_t have = 0
         try:
-            return _Store(capacity)
+            if capacity < LARGE:
+                return _new_store(capacity, False, 0, None)
+            if self.join is not None:
+                have = min(self.joined, <size_t>LOOK)
+                memcpy(head, self.join.ptr, have)
+            n = min(n, LOOK - have)
+            memcpy(head + have, p, n)
+            return _new_store(
+                capacity, True, _array_at(head, have + n, size, flags & BIG_ENDIAN), self.allocate
+            )
         except (MemoryError, OverflowError):
             self._fail(f"no memory for a buffer of {capacity} bytes", offset, "message")
             return None
 
     cdef int _target_begin(
         self, unsigned char version, unsigned char flags, unsigned char command,
-        unsigned long long offset, size_t size,
+        unsigned long long offset, size_t size, const unsigned char *p, size_t n,
     ) except -1:
-        """Begin to receive a large payload; 0 after a failure."""
+        """Begin to receive a large payload, of which the n bytes at `p` are there; 0 after a failure."""
         cdef _Store target
         if flags & SEGMENT:
-            if not self._reserve(size, flags & SEGMENT == LAST, offset):
+            if not self._reserve(flags, size, offset, p, n):
                 return 0
             target = self.join
             self.filled = self.joined
         else:
-            target = self._store(size, offset)
+            target = self._store(flags, size, size, offset, p, n)
             if target is None:
                 return 0
             self.filled = 0

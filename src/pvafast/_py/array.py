@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from .. import _memory
 from .._types import DTYPES, SCALARS
 from ..errors import EncodeError, LimitExceeded
 from .buffer import Reader, Writer
@@ -16,6 +17,17 @@ _BOOL: Final = np.dtype("?")
 _BYTE: Final = np.dtype("B")
 # A view keeps all received bytes alive: an array that is smaller than this part of them is copied.
 _PINNED: Final = 8
+# Copies above this size are placed as received ones are.
+_LARGE: Final = 65_536
+
+
+def _copied(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """A copy in native byte order."""
+    if array.nbytes <= _LARGE:
+        return array.astype(dtype)
+    made = _memory.empty(array.shape, dtype)
+    made[...] = array
+    return made
 
 
 def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -47,11 +59,11 @@ def _read_numbers(r: Reader, code: int, n: int) -> np.ndarray[Any, Any]:
         array = raw.view(_BOOL)
     elif r.big != _HOST_IS_BIG and size > 1:
         swapped = np.frombuffer(data, dtype.newbyteorder("S"), n, pos)
-        return _frozen(swapped.astype(dtype))
+        return _frozen(_copied(swapped, dtype))
     else:
         array = np.frombuffer(data, dtype, n, pos)
     if n * size * _PINNED < len(data) or (r.aligned and not array.flags.aligned):
-        array = array.copy()
+        array = _copied(array, dtype)
     return _frozen(array)
 
 

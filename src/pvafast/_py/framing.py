@@ -7,9 +7,11 @@ Where the bytes of a message lie:
 * `get_buffer` hands out the free end of a receive block. Blocks are only ever appended to: bytes that a message
   may view are never written again. A full block is left to its messages, and what is unparsed moves to a new one.
 * Either way the payload of a large message (64 KiB and more) that has not come whole is received into a buffer of
-  exactly its size. The pieces of a segmented message share one buffer, with slack behind a large segment, so that
-  the pixels of a camera frame (first segment: a few bytes, middle: the pixels, last: the rest) stay where they were
-  received.
+  exactly its size, from `allocate` if that gives one. The pieces of a segmented message share one buffer, with slack
+  behind a large segment, so that the pixels of a camera frame (first segment: a few bytes, middle: the pixels, last:
+  the rest) stay where they were received.
+* Such a buffer is placed so that the array that fills the message begins at a multiple of 64 bytes. Where it begins is
+  seen in the first bytes, which are waited for: the one long count that accounts for most of the message.
 
 What the protocol leaves open is ruled here: the header of the first segment describes the reassembled message, with
 the segment bits cleared; all its segments have one byte order; segment bits of a control message mean nothing.
@@ -18,13 +20,15 @@ the segment bits cleared; all its segments have one byte order; segment bits of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import index
 from struct import Struct
 from typing import Any, Final, NoReturn, final
 
 import numpy as np
 
+from .._memory import ALIGNMENT, address
+from .._memory import allocate as _allocate
 from ..errors import DecodeError, EncodeError, LimitExceeded
 from ..limits import Limits
 
@@ -41,8 +45,12 @@ _SLACK: Final = 32_768
 _BLOCK: Final = 262_144
 _BLOCK_MIN: Final = 16_384
 _JOIN_MIN: Final = 1_024
-# After a large payload the next one is likely: what comes with its header is copied, so little is asked for.
+# After a large payload the next one is likely: what comes with its header is copied, so little is asked for at first.
 _WINDOW: Final = 4_096
+# The first bytes of a large payload: its array begins here. Descriptions of types may stand before it.
+_LOOK: Final = 2_048
+# Before a count of 254 and more.
+_LONG: Final = 0xFE
 
 # Applications send these with values in them, so that they can have any size; others stay below _SMALL_MAX.
 _BULK: Final = frozenset({10, 11, 12, 13, 14, 19, 20})
@@ -58,6 +66,8 @@ _SHAPE: Final = re.compile(
 
 _LITTLE: Final = Struct("<4BI")
 _BIG: Final = Struct(">4BI")
+_LITTLE_COUNT: Final = Struct("<I").unpack_from
+_BIG_COUNT: Final = Struct(">I").unpack_from
 _SEGMENT_NAMES: Final = {0x10: "first", 0x20: "last", 0x30: "middle"}
 
 
@@ -193,11 +203,6 @@ def _message(
     return message
 
 
-def _allocate(size: int) -> Any:
-    """Memory for bytes to be received: reserved, not touched. All of it comes from here."""
-    return np.empty(size, np.uint8)
-
-
 def _flat(buffer: Any) -> memoryview:
     """The bytes of any C-contiguous buffer."""
     view = memoryview(buffer)
@@ -206,15 +211,51 @@ def _flat(buffer: Any) -> memoryview:
     return np.frombuffer(buffer, np.uint8).data
 
 
+def _array_at(head: bytes, size: int, big: bool) -> int:
+    """Where the large array begins in a payload of `size` bytes that begins with `head`: behind the long count that accounts best for
+    the bytes behind it, for half of them at least; 0 if there is none.
+
+    Types are not known here, so that it may be wrong: then the array lies as it would have lain by chance.
+    """
+    count_at = _BIG_COUNT if big else _LITTLE_COUNT
+    best, found = -1, 0
+    pos = head.find(_LONG)
+    while 0 <= pos <= len(head) - 5:
+        count = count_at(head, pos + 1)[0]
+        rest = size - pos - 5
+        for width in (1, 2, 4, 8):
+            left = rest - count * width
+            if 0 <= left <= rest // 2 and (best < 0 or left < best):
+                best, found = left, pos + 5
+        pos = head.find(_LONG, pos + 1)
+    return found
+
+
 @final
 class _Store:
     """A buffer to receive into: `writable` for the framer, `view` for messages, which may outlive it."""
 
     __slots__ = ("capacity", "view", "writable")
 
-    def __init__(self, capacity: int) -> None:
-        self.writable = memoryview(_allocate(capacity))
-        self.view = self.writable.toreadonly()
+    def __init__(self, capacity: int, at: int = -1, allocate: Callable[[int], Any] | None = None) -> None:
+        """at: the byte of it that lies at a multiple of 64; -1: any. allocate: where the memory comes from first."""
+        memory: Any = None
+        if at < 0:
+            memory = _allocate(capacity)
+            whole = memoryview(memory)
+        else:
+            need = capacity + ALIGNMENT - 1
+            if allocate is not None:
+                memory = allocate(need)
+            if memory is None:
+                memory = _allocate(need)
+            whole = memoryview(memory).cast("B")
+            if len(whole) < need or whole.readonly:
+                raise ValueError(f"allocate({need}) must return as many writable bytes, or None")
+            start = -(address(np.frombuffer(whole, np.uint8)) + at) % ALIGNMENT
+            whole = whole[start : start + capacity]
+        self.writable = whole
+        self.view = whole.toreadonly()
         self.capacity = capacity
 
 
@@ -239,6 +280,9 @@ class Framer:
     Bytes come in through `receive_data`, or in place through `get_buffer` and `buffer_updated`, also mixed;
     `messages` hands out what is whole. After an error nothing more comes, until `resync`.
     Every byte received is in a message handed out, or counted in `pending` or in `dropped`.
+
+    allocate: may be set at any time: `allocate(nbytes)` gives the memory for a large payload, a writable C-contiguous buffer
+    of so many bytes or more, or None. ValueError or TypeError for what is no such buffer; it must not raise itself.
     """
 
     __slots__ = (
@@ -271,9 +315,19 @@ class Framer:
         "_tail",
         "_target",
         "_window",
+        "allocate",
     )
 
-    def __init__(self, *, limits: Limits = _DEFAULT_LIMITS, from_server: bool | None = None) -> None:
+    allocate: Callable[[int], Any] | None
+
+    def __init__(
+        self,
+        *,
+        limits: Limits = _DEFAULT_LIMITS,
+        from_server: bool | None = None,
+        allocate: Callable[[int], Any] | None = None,
+    ) -> None:
+        self.allocate = allocate
         self._size_max = limits.message
         self._segments_max = limits.segments
         self._direction = None if from_server is None else 0x40 if from_server else 0
@@ -281,7 +335,7 @@ class Framer:
         self._offset = 0
         self._dropped = 0
         # Unparsed bytes are in the tail (they came through receive_data) or in the block (get_buffer), never both.
-        # `_need` bytes of them must be there before it is worth looking at them: 8, or a header and its payload.
+        # They begin with a header that is not whole (`_need` is 8), or with a message of `_need` bytes that is not.
         self._tail = bytearray()
         self._need = 8
         self._block: _Store | None = None
@@ -354,7 +408,7 @@ class Framer:
         else:
             block = self._block
             waiting = len(self._tail) + self._block_end - self._block_pos
-            want = max(self._need - waiting, 0)
+            want = max(self._enough() - waiting, 0)
             free = block.capacity - self._block_end if block is not None else 0
             if block is None or free < len(self._tail) + max(want, _BLOCK_MIN):
                 fresh = _Store(_BLOCK)
@@ -370,7 +424,9 @@ class Framer:
                 block.writable[self._block_end : fill] = self._tail
                 self._block_end = fill
                 self._tail = bytearray()
-            view = block.writable[self._block_end : self._block_end + max(self._window, want)]
+            # Of a large payload that is not placed yet no more than that takes: the rest would be copied.
+            most = want if self._need >= 8 + _LARGE and want else max(self._window, want)
+            view = block.writable[self._block_end : self._block_end + most]
         self._lent = len(view)
         return view
 
@@ -379,7 +435,7 @@ class Framer:
         if not 0 <= nbytes <= self._lent:
             raise ValueError(f"{nbytes} bytes received into a buffer of {self._lent}")
         if nbytes == self._lent:
-            self._window = _BLOCK
+            self._window = min(2 * self._window, _BLOCK)
         self._lent = 0
         target = self._target
         if target is not None:
@@ -396,7 +452,7 @@ class Framer:
                 self._held.append((block.view, self._block_end - nbytes, self._block_end))
             self._block_pos = self._block_end
             return
-        if self._block_end - self._block_pos < self._need and not self._skip:
+        if self._block_end - self._block_pos < self._enough() and not self._skip:
             return
         end = self._block_end
         stop = self._parse(block.view, self._block_pos, end)
@@ -499,6 +555,10 @@ class Framer:
                 self._searching = True
         return self._dropped - before
 
+    def _enough(self) -> int:
+        """How many of the unparsed bytes must be there before it is worth looking at them."""
+        return self._need if self._need < 8 + _LARGE else 8 + _LOOK
+
     def _partial(self) -> int:
         """Bytes of the message or segment that is coming."""
         if self._target is not None:
@@ -563,10 +623,11 @@ class Framer:
             self._tail = bytearray()
         tail = self._tail
         while tail and pos < end:
-            k = min(self._need - len(tail), end - pos)
+            enough = self._enough()
+            k = min(enough - len(tail), end - pos)
             tail += data[pos : pos + k]
             pos += k
-            if len(tail) < self._need:
+            if len(tail) < enough:
                 return
             self._tail = bytearray()
             self._take(bytes(tail), 0, len(tail))
@@ -597,7 +658,7 @@ class Framer:
     def _parse(self, data: Any, pos: int, end: int) -> int:
         """Whole messages of data[pos:end], the tail and the target being empty. Returns where it stopped.
 
-        Before the end it stops at an error, or at what needs `_need` bytes to be parsed.
+        Before the end it stops at an error, or at what needs more bytes to be parsed, see `_enough`.
         """
         if self._skip:
             k = min(self._skip, end - pos)
@@ -650,25 +711,27 @@ class Framer:
                     break
             start = pos + 8
             if size > end - start:
-                if size < _LARGE:
+                if size < _LARGE or end - start < _LOOK:
                     self._need = 8 + size
                     break
-                if not self._target_begin(version, flags, command, base + pos, size):
+                head = memoryview(data)[start:end]
+                if not self._target_begin(version, flags, command, base + pos, size, head):
                     break
                 assert self._target is not None
                 k = end - start
-                self._target.writable[self._filled : self._filled + k] = memoryview(data)[start:end]
+                self._target.writable[self._filled : self._filled + k] = head
                 self._filled += k
                 self._offset = base + pos
                 return end
             self._orphans = False
+            if size >= _LARGE:
+                self._window = _WINDOW
             if segment or self._open is not None:
-                if not self._reserve(size, segment == 0x20, base + pos):
+                head = memoryview(data)[start : start + size]
+                if not self._reserve(flags, size, base + pos, head):
                     break
                 assert self._join is not None
-                self._join.writable[self._joined : self._joined + size] = memoryview(data)[
-                    start : start + size
-                ]
+                self._join.writable[self._joined : self._joined + size] = head
                 self._append(version, flags, command, base + pos, size)
             else:
                 ready.append(_message(version, flags, command, data, start, start + size, base + pos, size))
@@ -730,18 +793,18 @@ class Framer:
             self._forget_open()
             self._ready.append(_message(version, flags, command, view, 0, total, offset, total))
 
-    def _reserve(self, size: int, last: bool, offset: int) -> bool:
-        """Make room for a segment of `size` bytes behind what was joined."""
+    def _reserve(self, flags: int, size: int, offset: int, head: memoryview) -> bool:
+        """Make room for a segment of `size` bytes, which begins with `head`, behind what was joined."""
         join = self._join
         total = self._joined + size
         if join is None or join.capacity < total:
             capacity = max(total, _JOIN_MIN)
-            if size >= _LARGE and not last:
+            if size >= _LARGE and flags & 0x30 != 0x20:
                 capacity += _SLACK
             if join is not None:
                 # Doubled, so that any number of segments costs linear time.
                 capacity = max(capacity, min(2 * join.capacity, self._size_max))
-            fresh = self._store(capacity, offset)
+            fresh = self._store(flags, capacity, total, offset, head)
             if fresh is None:
                 return False
             if join is not None:
@@ -749,21 +812,28 @@ class Framer:
             self._join = fresh
         return True
 
-    def _store(self, capacity: int, offset: int) -> _Store | None:
+    def _store(self, flags: int, capacity: int, size: int, offset: int, head: memoryview) -> _Store | None:
+        """A buffer for a payload of `size` bytes, as far as is known: what was joined, then what begins with `head`."""
         try:
-            return _Store(capacity)
+            if capacity < _LARGE:
+                return _Store(capacity)
+            first = b"" if self._join is None else bytes(self._join.view[: min(self._joined, _LOOK)])
+            first += head[: _LOOK - len(first)]
+            return _Store(capacity, _array_at(first, size, flags & 0x80 != 0), self.allocate)
         except MemoryError:
             self._fail(f"no memory for a buffer of {capacity} bytes", offset, limit="message")
             return None
 
-    def _target_begin(self, version: int, flags: int, command: int, offset: int, size: int) -> bool:
+    def _target_begin(
+        self, version: int, flags: int, command: int, offset: int, size: int, head: memoryview
+    ) -> bool:
         if flags & 0x30 or self._open is not None:
-            if not self._reserve(size, flags & 0x30 == 0x20, offset):
+            if not self._reserve(flags, size, offset, head):
                 return False
             self._target = self._join
             self._filled = self._joined
         else:
-            self._target = self._store(size, offset)
+            self._target = self._store(flags, size, size, offset, head)
             if self._target is None:
                 return False
             self._filled = 0

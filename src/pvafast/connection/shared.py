@@ -128,6 +128,19 @@ class Connection(ABC):
         return self._failed or self._ended
 
     @property
+    def allocate(self) -> Callable[[int], Any] | None:
+        """Where large messages are received: `allocate(nbytes)` gives a writable buffer of so many bytes or more, or None.
+
+        None, as it is at first: memory of the library's own. May be set at any time, to a FramePool's `allocate` for one.
+        The last value of each monitor is kept, updates are laid over it: so one buffer for each monitor stays in use.
+        """
+        return self._framer.allocate
+
+    @allocate.setter
+    def allocate(self, allocate: Callable[[int], Any] | None) -> None:
+        self._framer.allocate = allocate
+
+    @property
     def operations(self) -> Mapping[int, ConnectionOperation]:
         """The operations that are alive, by ioid: what they are now, not a copy."""
         return MappingProxyType(self._operations)
