@@ -1,15 +1,19 @@
 """EPICS PVAccess for Python: bytes in, numpy out."""
 
-from . import _backend, capture, connection, errors, messages, ndarray, normative, request
+from . import _backend, capture, client, connection, errors, messages, ndarray, normative, request
 from ._backend import BACKEND
 from ._elements import ElementColumns
 from ._version import __version__
+from .client import Client
 from .connection import ClientConnection, Observer, ServerConnection
 from .errors import (
+    ClientClosed,
     DecodeError,
+    Disconnected,
     EncodeError,
     LimitExceeded,
     LocalProtocolError,
+    OperationTimeout,
     ProtocolError,
     PvaError,
     RangeError,
@@ -35,9 +39,12 @@ __all__ = [
     "BACKEND",
     "AnyValue",
     "BitSet",
+    "Client",
+    "ClientClosed",
     "Codec",
     "Columns",
     "DecodeError",
+    "Disconnected",
     "ElementColumns",
     "EncodeError",
     "FieldDesc",
@@ -45,6 +52,7 @@ __all__ = [
     "Limits",
     "Losses",
     "LocalProtocolError",
+    "OperationTimeout",
     "Projection",
     "ProtocolError",
     "PvaError",
@@ -57,6 +65,7 @@ __all__ = [
     "Observer",
     "ServerConnection",
     "capture",
+    "client",
     "connection",
     "messages",
     "ndarray",

@@ -9,6 +9,9 @@ PvaError                      the root
 ├── NormativeError            a structure that is not what its id says, a field that a normative type needs
 │   └── FrameError            an NTNDArray that makes no frame: sizes, types, codecs, a library that is missing
 ├── RemoteError               a peer's Status: severity, message, stack
+├── OperationTimeout (TimeoutError)  a request that was not answered in time: says what was waited for
+├── Disconnected (ConnectionError)   the connection was lost while a request was under way that must not be sent twice
+├── ClientClosed              the client was closed meanwhile, or is used afterwards
 └── LocalProtocolError        the program uses the connection in a way the protocol does not allow now
 
 Bytes from outside cause DecodeError and LimitExceeded, and nothing else.
@@ -116,6 +119,58 @@ class RemoteError(PvaError):
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.message}"
+
+
+class OperationTimeout(PvaError, TimeoutError):
+    """A request on a channel that was not answered in time; also a TimeoutError.
+
+    name: of the channel. operation: "get", "put"... timeout: seconds. server: its address, "" where none is known.
+    state: what was waited for: "searching" no server has said that it has the channel; "connecting" there is a server, but
+    no connection to it; "opening" it does not answer to the channel's name; "waiting" it does not answer the request;
+    "disconnected" the connection was lost, and has not come back.
+    reason: what went wrong last, "" if nothing did.
+    """
+
+    def __init__(
+        self, name: str, operation: str, timeout: float, state: str, server: str = "", reason: str = ""
+    ) -> None:
+        super().__init__(name, operation, timeout, state, server, reason)
+        self.name = name
+        self.operation = operation
+        self.timeout = timeout
+        self.state = state
+        self.server = server
+        self.reason = reason
+
+    def __str__(self) -> str:
+        what = {
+            "searching": "no server answers to the name",
+            "connecting": f"no connection to {self.server}",
+            "opening": f"{self.server} does not answer to the channel's name",
+            "waiting": f"{self.server} is connected, but does not answer",
+            "disconnected": f"the connection to {self.server} was lost and has not come back",
+        }.get(self.state, self.state)
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.operation} of {self.name!r}: {what} within {self.timeout:g} s{reason}"
+
+
+class Disconnected(PvaError, ConnectionError):
+    """The connection was lost while a request was under way that the server may have carried out, or not.
+
+    name: of the channel. reason: how it was lost.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name!r}: disconnected ({self.reason})"
+
+
+class ClientClosed(PvaError):
+    """The client was closed meanwhile, or is used after it was closed."""
 
 
 class LocalProtocolError(PvaError):

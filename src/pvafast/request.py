@@ -429,6 +429,10 @@ class Request:
         made.unmark()
         return made
 
+    def with_options(self, options: Mapping[str, str], /) -> Request:
+        """The same with these options of record[...] added, or in place of those of the same names."""
+        return Request(self._parts_, {**self.options, **options})
+
     def node(self, which: Which = "field") -> Node | None:
         """What is asked for in field(...), putField(...) or getField(...); None if that was not named."""
         return self._parts_.get(which)

@@ -49,11 +49,13 @@ class ConnectionOperation(messages.Operation):
 
     channel: its channel. ready: its INIT was answered well. busy: a request of it waits for its answer. started: of a
     monitor, updates may flow. window: of a pipelined monitor, how many updates may still be sent before the client
-    acknowledges some; None for others. queue: client: what the window was at first.
+    acknowledges some; None for others. queue: client: what the window was at first. owner: for the program, to find again what
+    the operation is for.
     """
 
     __slots__ = (
-        "ack_at", "busy", "cancelled", "channel", "destroyed", "expects", "handed", "queue", "ready", "started", "window"
+        "ack_at", "busy", "cancelled", "channel", "destroyed", "expects", "handed", "owner", "queue", "ready", "started",
+        "window",
     )  # fmt: skip
 
     def __init__(self, command: int, ioid: int, channel: Channel, request: messages.AnyBody = None) -> None:
@@ -72,6 +74,7 @@ class ConnectionOperation(messages.Operation):
         # Client, acknowledging by itself: how many updates were handed out since the last time, and when it is time.
         self.handed = 0
         self.ack_at = 0
+        self.owner: Any = None
         # No one asks which fields were ever seen.
         self.seen = None
 
