@@ -15,6 +15,7 @@ from typing import Any, Final, final
 from ..connection import ClientConnection, ServerConnection
 from ..errors import ProtocolError
 from ..messages import PvaMessage
+from .addresses import Address
 from .loop import Handle, Loop
 
 _log = logging.getLogger("pvafast.network")
@@ -22,7 +23,6 @@ _log = logging.getLogger("pvafast.network")
 _BURST: Final = 8 << 20
 # So many buffers go into one sendmsg(): IOV_MAX is 1,024 on Linux and macOS.
 _BUFFERS: Final = 512
-Address = tuple[str, int]
 
 
 @final

@@ -421,6 +421,8 @@ class Listener:
     def answer(self, message: PvaMessage, to: Address, arrived: Arrived) -> None:
         """Send a message to where something came from, from the address that it had been sent to. OSError if that fails."""
         endpoint = Endpoint.of(to)
+        if endpoint.is_multicast or endpoint.host in self._everyone:
+            raise OSError("one search would be answered to many")
         fitting = [one for one in self._hosts if one.family == endpoint.family]
         if not fitting:
             raise OSError(f"no socket for {endpoint}")
@@ -496,7 +498,7 @@ class Listener:
             host = arrived.source[0]
             if search.flags & messages.REPLY_TO_SOURCE_PORT:
                 port = arrived.source[1]
-        if port and not Endpoint.of((host, port)).is_multicast:
+        if port:
             self._searched(search, (host, port), arrived)
 
     def _beaconed(self, beacon: PvaMessage, arrived: Arrived) -> None:
