@@ -202,6 +202,27 @@ def ipv6() -> bool:
     return True
 
 
+def ipv6_group_interface(group: str = "ff02::42:1") -> str:
+    """The name of an interface on which an IPv6 group can be joined, and what is sent to it comes; "" if there is none."""
+    for index, name in socket.if_nameindex():
+        try:
+            with (
+                socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock,
+                socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender,
+            ):
+                sock.bind(("::", 0))
+                sock.settimeout(0.5)
+                request = socket.inet_pton(socket.AF_INET6, group) + struct.pack("@I", index)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+                sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+                sender.sendto(b"x", (group, sock.getsockname()[1]))
+                if sock.recv(1) == b"x":
+                    return name
+        except OSError:
+            continue
+    return ""
+
+
 needs_multicast = pytest.mark.skipif(not loopback_multicast(), reason="no multicast on loopback")
 needs_ipv6 = pytest.mark.skipif(not ipv6(), reason="no IPv6")
 

@@ -16,6 +16,7 @@ from datagrams import (
     Udp,
     VirtualLoop,
     gather,
+    ipv6_group_interface,
     mapped,
     message,
     mutated,
@@ -27,7 +28,8 @@ from datagrams import (
     search,
 )
 from pvafast import messages
-from pvafast.network.config import ServerConfig
+from pvafast.client.search import Searcher
+from pvafast.network.config import ClientConfig, ServerConfig
 from pvafast.network.interfaces import interface_addresses
 from pvafast.network.loop import SelectLoop
 from pvafast.server.discovery import Discovery, answer, new_guid
@@ -316,19 +318,43 @@ def test_all_interfaces_are_those_of_both_families(
         six.close()
 
 
-def test_groups(loop: SelectLoop, client: Udp, serve: Callable[..., Discovery]) -> None:
-    server = serve("here", intf_addr_list="224.0.1.77,1@127.0.0.1 127.0.0.1")
+@needs_multicast
+@pytest.mark.parametrize("interfaces", ["224.0.1.77,1@127.0.0.1", "0.0.0.0 224.0.1.77@127.0.0.1"])
+def test_groups(loop: SelectLoop, client: Udp, serve: Callable[..., Discovery], interfaces: str) -> None:
+    server = serve("here", intf_addr_list=interfaces)
     sender = Udp()
     try:
         sender.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
         sender.send(search((1, "here"), port=client.port), server.udp_port, "224.0.1.77")
-        loop.run_until(lambda: False, 0.2)
-        answers = client.received()
-        if not answers:
-            pytest.skip("no multicast on loopback")
-        assert answers == [response(1, port=TCP)]
+        assert gather(loop, client, 1) == [response(1, port=TCP)]
+        # The interface of a group is listened on, too.
+        sender.send(search((2, "here"), port=client.port), server.udp_port)
+        assert gather(loop, client, 1) == [response(2, port=TCP)]
     finally:
         sender.close()
+
+
+def test_groups_of_ipv6(loop: SelectLoop, serve: Callable[..., Discovery]) -> None:
+    """A whole round: a search to a group, an answer from a link-local address, a beacon to the group."""
+    name = ipv6_group_interface()
+    if not name:
+        pytest.skip("no IPv6 multicast")
+    group = f"[ff02::42:1],1@{name}"
+    server = serve("here", intf_addr_list=group, beacon_addr_list=group, beacon_period=0.2)
+    group = f"[ff02::42:1]:{server.udp_port},1@{name}"
+    searcher = Searcher(
+        loop, ClientConfig(addr_list=group, broadcast_port=server.udp_port, intf_addr_list=group)
+    )
+    found: list[tuple[str, int]] = []
+    beacons: list[object] = []
+    try:
+        searcher.find("here", lambda address, guid: found.append(address))
+        searcher.beacons(beacons.append)
+        assert loop.run_until(lambda: found and beacons, 10)
+        assert found[0][1] == TCP
+        assert found[0][0].endswith(f"%{name}")
+    finally:
+        searcher.close()
 
 
 def beacon_bytes(sequence: int, changes: int) -> bytes:

@@ -258,6 +258,26 @@ def test_two_servers_with_one_name(bench: Bench, caplog: pytest.LogCaptureFixtur
     assert one.guid == GUID
 
 
+def test_a_server_that_restarts_is_no_second_one(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    one = bench.find("one")
+    bench.advance(0)
+    bench.reply(response(one.cid, port=1))
+    bench.reply(response(one.cid, port=1, guid=OTHER))
+    assert not caplog.records
+
+
+def test_a_server_that_was_started_twice(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """All PVs are doubled: the log is not filled with that."""
+    cids = [bench.find(f"pv{i}").cid for i in range(100)]
+    bench.advance(0.1)
+    for cid in cids:
+        bench.reply(response(cid, port=1))
+        bench.reply(response(cid, port=2, guid=OTHER))
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 20
+    assert told[-1].endswith("and 127.0.0.1:2; further ones are not told of")
+
+
 def test_again(bench: Bench) -> None:
     one = bench.find("one")
     bench.advance(0)

@@ -43,6 +43,8 @@ _BESIDE: Final = 9
 # What no datagram could hold.
 _LONGEST_NAME: Final = 60_000
 _FORGET_EVERY: Final = 180.0
+# A server that was started twice has all of its PVs twice.
+_MOST_DOUBLES: Final = 20
 
 Found = Callable[[Address, bytes], object]
 
@@ -136,6 +138,7 @@ class Searcher:
         # Fast ticks that are left, and when the last began.
         self._hurried = 0
         self._last_hurry = -math.inf
+        self._doubles = 0
         self._servers = Servers(self._server_changed)
         self._expire_timer: Handle | None = None
         self._watchers: dict[Subscription, Callable[[ServerEvent], object]] = {}
@@ -413,14 +416,22 @@ class Searcher:
                     search._found(address, response.guid)
                 except Exception:
                     _log.exception("error in what is called when %r is found", search.name)
-            elif search.guid != response.guid and not search._told:
+            elif search.guid != response.guid and search.address != address and not search._told:
                 search._told = True
-                _log.warning(
-                    "two servers have the PV %r: %s, which is used, and %s",
-                    search.name,
-                    text(search.address),
-                    text(address),
-                )
+                self._doubled(search, address)
+
+    def _doubled(self, search: Search, address: Address) -> None:
+        """A second server has a PV."""
+        assert search.address is not None
+        self._doubles += 1
+        if self._doubles <= _MOST_DOUBLES:
+            _log.warning(
+                "two servers have the PV %r: %s, which is used, and %s%s",
+                search.name,
+                text(search.address),
+                text(address),
+                "; further ones are not told of" if self._doubles == _MOST_DOUBLES else "",
+            )
 
     # -- servers
 
