@@ -403,6 +403,65 @@ def test_frames_compressed_by_hand(library: Any, codec: str) -> None:
             assert not frame.data.flags.writeable
 
 
+def unshuffled(data: bytes, dtype: Any) -> NDArray:
+    """What `bitshuffled` made the bytes of."""
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    size = np.dtype(dtype).itemsize
+    return np.packbits(bits.reshape(8 * size, -1).T, bitorder="little").view(dtype)
+
+
+def lz4_of_its_own_length(n: int) -> tuple[bytes, bytes]:
+    """`n` bytes, and an LZ4 block of them that is `n` bytes long: literals, a match that saves as much as they cost, literals."""
+    rng = np.random.default_rng(n)
+    for match in range(4, 100):
+        before = n - match - 5
+        extra, more = before - 15, match - 19
+        packed = bytes([0xF0 | min(match - 4, 15)]) + b"\xff" * (extra // 255) + bytes([extra % 255])
+        plain = rng.integers(0, 256, before, np.uint8).tobytes()
+        packed += plain + b"\x01\x00" + (bytes([more]) if more >= 0 else b"")
+        last = rng.integers(0, 256, 5, np.uint8).tobytes()
+        packed += lz4_literals(last)
+        if len(packed) == n:
+            return plain + plain[-1:] * match + last, packed
+    raise AssertionError("none found")
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f8"])
+def test_blocks_of_bslz4_that_are_as_long_as_what_they_hold(library: Any, dtype: str) -> None:
+    odd, packed = lz4_of_its_own_length(8192)
+    plain = np.random.default_rng(1).integers(0, 256, 8192, np.uint8).tobytes()
+    short, packed_short = lz4_of_its_own_length(1024)
+    stream = b""
+    for one in (lz4_literals(plain), packed, packed, lz4_literals(plain), packed_short):
+        stream += struct.pack(">I", len(one)) + one
+    image = np.concatenate([unshuffled(one, dtype) for one in (plain, odd, odd, plain, short)])
+    frame = Frame(compressed("bslz4", stream, image.shape, dtype))
+    assert frame.data.tobytes() == image.tobytes()
+    # Where they are as long as their block, and no LZ4.
+    broken = Frame(compressed("bslz4", stream.replace(packed, bytes(8192)), image.shape, dtype))
+    with pytest.raises(FrameError, match="bslz4"):
+        broken.decode()
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u2", "i4", "f4", "u8", "f8"])
+@pytest.mark.parametrize("block", [0, 128, 1000, 8192, 1 << 20])
+def test_bslz4_of_all_sizes(library: Any, dtype: str, block: int) -> None:
+    """Of less than a block, of many runs, with elements left over."""
+    size = np.dtype(dtype).itemsize
+    for n in (1, 7, 8, 9, 127, 8192 // size, 8192 // size + 8, 100_003, 400_000):
+        image = np.random.default_rng(n).integers(0, 2, n).astype(dtype)
+        flat, whole = image.view(np.uint8), n // 8 * 8
+        elements = block or max(8192 // size // 8 * 8, 128)
+        parts = [struct.pack(">QI", image.nbytes, elements * size)]
+        for at in range(0, whole, elements):
+            packed = lz4_literals(bitshuffled(image[at : min(at + elements, whole)]))
+            parts += [struct.pack(">I", len(packed)), packed]
+        parts.append(flat[whole * size :].tobytes())
+        for stream in [b"".join(parts)] if block else [b"".join(parts), b"".join(parts[1:])]:
+            frame = Frame(compressed("bslz4", stream, (n,), dtype))
+            assert frame.data.tobytes() == image.tobytes()
+
+
 def test_lz4_with_matches(library: Any) -> None:
     image = np.full((100, 300), 7, np.uint8)
     packed = lz4_run(7, image.size)

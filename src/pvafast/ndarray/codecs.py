@@ -23,8 +23,12 @@ Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 _BLOCK_BYTES: Final = 8192
 _BLOCK_MULTIPLE: Final = 8
 _BLOCK_LEAST: Final = 128
-# Blocks that are unshuffled in one call: 512 KiB stay in the cache, and calls are few.
-_RUN: Final = 64
+# Bytes of bslz4 that are decompressed in one call.
+_RUN: Final = 1 << 19
+# The head of a Blosc 1 buffer.
+_BLOSC_VERSION: Final = 2
+_BLOSC_LZ4: Final = 1
+_BLOSC_BITSHUFFLE_LZ4_UNSPLIT: Final = 0x04 | 1 << 5 | 0x10
 _U32: Final = Struct(">I").unpack_from
 # The most that a byte of LZ4 and of deflate can expand to. What claims more is no such stream: refused before anything is made.
 _LZ4_RATIO: Final = 256
@@ -216,8 +220,7 @@ def _block(itemsize: int) -> int:
 def _from_bslz4(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
     out = flat(array)
     codec, itemsize = "bslz4", array.dtype.itemsize
-    imagecodecs = library(codec)
-    decode, unshuffle = imagecodecs.lz4_decode, imagecodecs.bitshuffle_decode
+    decode = library(codec).blosc_decode
     block, pos = _block(itemsize), 0
     # Detectors pass on chunks with the header of the HDF5 filter; its first four bytes cannot be the length of a block.
     if len(data) >= 12 and _big(data, 0, 8) == len(out):
@@ -227,28 +230,53 @@ def _from_bslz4(data: Bytes, array: np.ndarray[Any, np.dtype[Any]]) -> None:
         block, pos = stored or block, 12
     tail = array.size % _BLOCK_MULTIPLE * itemsize
     body, step = len(out) - tail, block * itemsize
-    run = min(step * (_RUN if step < 1 << 20 else 1), body)
-    # Memory views cut faster than numpy arrays do; and of an array, unshuffle would take the size of the elements for itself.
-    shuffled = np.empty(run, np.uint8).data
-    packed, target = data.data, out.data
-    end = len(packed)
-    for at in range(0, body, run or 1):
-        length = min(run, body - at)
-        for start in range(0, length, step):
-            if end - pos < 4:
-                _left(codec, data, pos, 4)
-            size = _U32(packed, pos)[0]
-            pos += 4
-            if size > end - pos:
-                _left(codec, data, pos, size)
-            plain = shuffled[start : min(start + step, length)]
-            got = decode(packed[pos : pos + size], header=False, out=plain)
-            if len(got) != len(plain):
-                _whole(codec, got, plain)
-            pos += size
-        unshuffle(shuffled[:length], itemsize=itemsize, blocksize=block, out=target[at : at + length])
+    run = max(_RUN // step, 1) * step
+    for at in range(0, body, run):
+        target = out[at : min(at + run, body)]
+        packed, pos = _as_blosc(data, pos, len(target), step, itemsize)
+        _whole(codec, decode(packed, out=target), target)
+        del packed  # before the next is made
     _left(codec, data, pos, tail)
     out[body:] = data[pos : pos + tail]
+
+
+def _as_blosc(data: Bytes, pos: int, size: int, step: int, itemsize: int) -> tuple[Bytes, int]:
+    """The blocks of bitshuffle's LZ4 that hold the next `size` bytes, as one Blosc 1 buffer; where they end.
+
+    Blosc shuffles bits as bitshuffle does, and keeps its blocks likewise: the length, there little-endian, then LZ4. With a table of
+    them in front it decompresses all in one call.
+    """
+    view, end, begin = data.data, len(data), pos
+    starts = []
+    for _ in range(-(-size // step)):
+        if end - pos < 4:
+            _left("bslz4", data, pos, 4)
+        starts.append(pos)
+        length = _U32(view, pos)[0]
+        pos += 4
+        if length > end - pos:
+            _left("bslz4", data, pos, length)
+        pos += length
+    head = 16 + 4 * len(starts)
+    made = np.empty(head + pos - begin, np.uint8)
+    made[head:] = data[begin:pos]
+    places = np.array(starts, np.int64) + (head - begin)
+    digits = places[:, None] + np.arange(4)
+    made[digits] = made[digits[:, ::-1]]
+    # What is as long as its block would be taken for stored as it is; so it is stored as it is.
+    lengths = np.diff(places, append=len(made)) - 4
+    plain = np.minimum(size - step * np.arange(len(starts)), step)
+    for i in np.flatnonzero(lengths == plain):
+        stored = made[places[i] + 4 : places[i] + 4 + lengths[i]]
+        found = library("bslz4").lz4_decode(
+            stored.tobytes(), header=False, out=np.empty(len(stored), np.uint8)
+        )
+        _whole("bslz4", found, stored)
+        stored[:] = found
+    made[:4] = _BLOSC_VERSION, _BLOSC_LZ4, _BLOSC_BITSHUFFLE_LZ4_UNSPLIT, itemsize
+    made[4:16] = np.array([size, min(step, size), len(made)], "<i4").view(np.uint8)
+    made[16:head] = places.astype("<i4").view(np.uint8)
+    return made, pos
 
 
 def jpeg_shape(data: Bytes) -> tuple[int, int, int]:

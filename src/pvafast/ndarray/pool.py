@@ -138,8 +138,10 @@ class FramePool:
         than a buffer (unless on_full is "allocate").
         """
         frame = Frame(value, dtype=dtype, byteorder=byteorder, max_bytes=max_bytes)
-        if not frame.codec and self._ring.index(frame.data) is not None and _memory.is_aligned(frame.data):
-            return frame
+        if not frame.codec:
+            start = address(frame.data)
+            if start % ALIGNMENT == 0 and self._ring.index(frame.data, start) is not None:
+                return frame
         if frame.nbytes > self.nbytes and self.on_full != "allocate":
             raise FrameError(f"a frame of {frame.nbytes} bytes, the buffers of the pool have {self.nbytes}")
         out = self.take(frame.shape, frame.dtype)
@@ -193,7 +195,7 @@ class FramePool:
         if segment is None:
             raise ValueError("the pool is not in shared memory: FramePool(..., shared=True)")
         data = array.data if isinstance(array, Frame) else array
-        number = self._ring.index(data)
+        number = self._ring.index(data, address(data))
         if number is None:
             raise ValueError("the array does not lie in this pool")
         return segment.handle(data, number)
@@ -277,11 +279,11 @@ class _Ring:
         """Nobody holds the buffer any more. Called by finalisers."""
         self.free.put(number)
 
-    def index(self, array: NDArray) -> int | None:
-        """The number of the buffer that the array lies in."""
+    def index(self, array: NDArray, start: int) -> int | None:
+        """The number of the buffer that the array, which begins at address `start`, lies in."""
         if not array.size:
             return None
-        low = high = address(array) - self.start
+        low = high = start - self.start
         for size, stride in zip(array.shape, array.strides, strict=True):
             if stride < 0:
                 low += (size - 1) * stride
