@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -78,3 +80,35 @@ def no_lost_errors(request: pytest.FixtureRequest) -> Iterator[None]:
     out, err = capfd.readouterr()
     if "Exception ignored" in out + err:
         pytest.fail(f"an error was lost: {err}")
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """run(argument...): (exit status, lines of standard output, lines of standard error)."""
+    from pvafast.cli import main
+
+    log = logging.getLogger("pvafast")
+    before = log.handlers, log.level
+
+    def call(*arguments: str) -> tuple[int, list[str], list[str]]:
+        try:
+            status = main(arguments)
+        except SystemExit as end:
+            status = int(end.code or 0)
+        out, err = capfd.readouterr()
+        return status, out.splitlines(), err.splitlines()
+
+    yield call
+    log.handlers, level = before
+    log.setLevel(level)
+
+
+@pytest.fixture
+def loopback(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No search but on 127.0.0.1; EPICS_PVA_BROADCAST_PORT is for the test to set."""
+    for name in [name for name in os.environ if name.startswith("EPICS_PVA")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("EPICS_PVA_ADDR_LIST", "127.0.0.1")
+    monkeypatch.setenv("EPICS_PVA_INTF_ADDR_LIST", "127.0.0.1")
+    monkeypatch.setenv("EPICS_PVA_AUTO_ADDR_LIST", "NO")
+    return monkeypatch

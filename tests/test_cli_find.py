@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import socket
 import threading
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 
 from datagrams import GUID, beacon
-from pvafast.cli import main
 from pvafast.network.config import ServerConfig
 from pvafast.network.loop import SelectLoop
 from pvafast.server.discovery import Discovery
@@ -36,46 +34,15 @@ def loop() -> Iterator[SelectLoop]:
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """No search but on 127.0.0.1."""
-    for name in ("NAME_SERVERS", "SERVER_PORT", "CONN_TMO"):
-        monkeypatch.delenv(f"EPICS_PVA_{name}", raising=False)
-    monkeypatch.setenv("EPICS_PVA_ADDR_LIST", "127.0.0.1")
-    monkeypatch.setenv("EPICS_PVA_INTF_ADDR_LIST", "127.0.0.1")
-    monkeypatch.setenv("EPICS_PVA_AUTO_ADDR_LIST", "NO")
-    monkeypatch.setenv("EPICS_PVA_BROADCAST_PORT", str(free_udp_port()))
-    return monkeypatch
-
-
-@pytest.fixture
-def server(loop: SelectLoop, environment: pytest.MonkeyPatch) -> Iterator[Discovery]:
+def server(loop: SelectLoop, loopback: pytest.MonkeyPatch) -> Iterator[Discovery]:
     """It has the PVs `here` and `there`."""
     config = ServerConfig.isolated()
     made = Discovery(loop, config, GUID, TCP, {"here", "there"}.__contains__)
-    environment.setenv("EPICS_PVA_BROADCAST_PORT", str(made.udp_port))
+    loopback.setenv("EPICS_PVA_BROADCAST_PORT", str(made.udp_port))
     yield made
     closed = threading.Event()
     loop.call_soon_threadsafe(lambda: (made.close(), closed.set()))
     assert closed.wait(5)
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """run(argument...): (exit status, lines of standard output, lines of standard error)."""
-    log = logging.getLogger("pvafast")
-    before = log.handlers, log.level
-
-    def call(*arguments: str) -> tuple[int, list[str], list[str]]:
-        try:
-            status = main(arguments)
-        except SystemExit as end:
-            status = int(end.code or 0)
-        out, err = capfd.readouterr()
-        return status, out.splitlines(), err.splitlines()
-
-    yield call
-    log.handlers, level = before
-    log.setLevel(level)
 
 
 def free_udp_port() -> int:
@@ -142,7 +109,7 @@ def test_everything_is_logged(run: Any, server: Discovery) -> None:
     assert any(re.match(r"\d{4}-\d\d-\d\d \S+ DEBUG pvafast\.search: searching at ", line) for line in err)
 
 
-def test_wrong_usage(run: Any, environment: pytest.MonkeyPatch) -> None:
+def test_wrong_usage(run: Any, loopback: pytest.MonkeyPatch) -> None:
     for arguments in (
         ["search"],
         ["search", "-w", "-1", "x"],
@@ -156,8 +123,8 @@ def test_wrong_usage(run: Any, environment: pytest.MonkeyPatch) -> None:
         assert err[-1].startswith("pvafast")
 
 
-def test_a_wrong_variable_is_told(run: Any, server: Discovery, environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("EPICS_PVA_CONN_TMO", "soon")
+def test_a_wrong_variable_is_told(run: Any, server: Discovery, loopback: pytest.MonkeyPatch) -> None:
+    loopback.setenv("EPICS_PVA_CONN_TMO", "soon")
     status, out, err = run("search", "here")
     assert status == 0
     assert len(out) == 1
@@ -167,9 +134,9 @@ def test_a_wrong_variable_is_told(run: Any, server: Discovery, environment: pyte
 # -- beacons
 
 
-def test_beacons(run: Any, environment: pytest.MonkeyPatch) -> None:
+def test_beacons(run: Any, loopback: pytest.MonkeyPatch) -> None:
     port = free_udp_port()
-    environment.setenv("EPICS_PVA_BROADCAST_PORT", str(port))
+    loopback.setenv("EPICS_PVA_BROADCAST_PORT", str(port))
     sender = send_beacons(port, {"sequence": 7, "changes": 1}, {"sequence": 8, "changes": 2})
     status, out, err = run("beacons", "-n", "2", "-w", "10")
     sender.join()
@@ -183,9 +150,9 @@ def test_beacons(run: Any, environment: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_beacons_as_json(run: Any, environment: pytest.MonkeyPatch) -> None:
+def test_beacons_as_json(run: Any, loopback: pytest.MonkeyPatch) -> None:
     port = free_udp_port()
-    environment.setenv("EPICS_PVA_BROADCAST_PORT", str(port))
+    loopback.setenv("EPICS_PVA_BROADCAST_PORT", str(port))
     sender = send_beacons(port, {"sequence": 7, "changes": 1, "port": TCP})
     before = time.time()
     status, (line,), _ = run("beacons", "-n", "1", "-w", "10", "--json")
@@ -198,16 +165,16 @@ def test_beacons_as_json(run: Any, environment: pytest.MonkeyPatch) -> None:
     assert found == {"server": WHERE, "guid": GUID.hex(), **expected}
 
 
-def test_no_beacons(run: Any, environment: pytest.MonkeyPatch) -> None:
+def test_no_beacons(run: Any, loopback: pytest.MonkeyPatch) -> None:
     assert run("beacons", "-w", "0.2") == (0, [], [])
 
 
-def test_beacons_cannot_be_received(run: Any, environment: pytest.MonkeyPatch) -> None:
+def test_beacons_cannot_be_received(run: Any, loopback: pytest.MonkeyPatch) -> None:
     """Another program has the port, and does not share it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-        environment.setenv("EPICS_PVA_BROADCAST_PORT", str(port))
+        loopback.setenv("EPICS_PVA_BROADCAST_PORT", str(port))
         status, out, err = run("beacons", "-w", "5")
     assert status == 1
     assert out == []

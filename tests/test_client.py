@@ -175,6 +175,17 @@ def test_get_of_many(face: Any, server: LiveServer) -> None:
     assert (error.value.severity, error.value.stack) == ("ERROR", "here")
 
 
+def test_get_of_many_of_which_one_does_not_answer(face: Any, server: LiveServer) -> None:
+    """The others are not late with it."""
+    server.handle = lambda peer, event: (
+        isinstance(event, OperationRequest) and event.operation.channel.name == "y"
+    )
+    found = face.get(["x", "y"], timeout=0.5, return_exceptions=True)
+    assert found[0] == 1.5
+    assert isinstance(found[1], OperationTimeout)
+    assert (found[1].name, found[1].state) == ("y", "waiting")
+
+
 def test_what_changed_is_laid_over_what_was_kept(face: Any, server: LiveServer) -> None:
     """pvAccessCPP sends everything once, then only what changed (WIRE 9)."""
     count = 0

@@ -1,4 +1,4 @@
-"""Values as JSON, in the forms of `pvafast decode --json` and of every other command's --json.
+"""Values as JSON and back, in the forms of `pvafast decode --json` and of every other command's --json.
 
 A structure is an object, a union {"union": name, "value": ...}, an any {"any": type, "value": ...}, a null null; floats that are
 not finite are "NaN", "Infinity" and "-Infinity". A numeric array of more than max_elements is {"dtype", "shape", "sha256"} over
@@ -20,8 +20,9 @@ import numpy as np
 
 from ._backend import bitset, introspection, value
 from ._elements import ElementColumns
-from ._types import STRUCTURE
+from ._types import ANY, STRUCTURE, UNION
 
+_NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _AS_THEY_ARE: Final = frozenset({int, str, bool, type(None)})
 # One line of pure ASCII.
 encode: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
@@ -84,3 +85,25 @@ class Form:
             return {"strings": len(items), "sha256": digest.hexdigest()}
         text = encode([self.leaf(item) for item in items])
         return {"length": len(items), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def parse(type: introspection.FieldDesc, x: Any) -> Any:
+    """What `json.loads` gave, as a field of this type takes it: the forms above, but for arrays that were shortened.
+
+    A union and an any also take a plain value. Nothing is checked that the field checks itself.
+    """
+    if isinstance(x, dict):
+        if type.code == UNION and x.keys() == {"union", "value"} and x["union"] in type.members:
+            return value.UnionValue(x["union"], parse(type.members[x["union"]], x["value"]))
+        if type.code == ANY and x.keys() == {"any", "value"} and isinstance(x["any"], str):
+            held = introspection.FieldDesc.parse(x["any"])
+            return value.AnyValue(held, parse(held, x["value"]))
+        if type.code == STRUCTURE:
+            members = type.members
+            return {name: parse(members[name], item) if name in members else item for name, item in x.items()}
+    elif isinstance(x, list):
+        element = type.element
+        return x if element is None else [parse(element, item) for item in x]
+    elif isinstance(x, str) and type.dtype is not None and type.dtype.kind == "f":
+        return _NOT_FINITE.get(x, x)
+    return x

@@ -413,11 +413,13 @@ class Client(BaseClient):
         waiter = _Waiter()
         operations: list[Request] = []
         failed: list[BaseException] = []
+        unanswered: dict[Request, None] = {}
         left = len(wanted)
 
         def done(operation: Request) -> None:
             nonlocal left
             left -= 1
+            unanswered.pop(operation, None)
             if not left or (operation.error is not None and not return_exceptions):
                 waiter()
 
@@ -428,13 +430,14 @@ class Client(BaseClient):
                     operation = make(*args)
                     operation.done = done
                     operations.append(operation)
+                    unanswered[operation] = None
                     engine.run(operation, None)
             except BaseException as error:
                 failed.append(error)
                 waiter()
 
         def give_up() -> None:
-            for operation in operations:
+            for operation in list(unanswered):
                 if not in_time:
                     operation.error = operation.late(time or 0)
                 operation.cancel()

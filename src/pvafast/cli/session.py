@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._valuetext import printable
+from ..errors import OperationTimeout
 from ..network.config import ClientConfig, ServerConfig
+
+if TYPE_CHECKING:
+    from ..sync import Client
 
 
 def noise(arguments: argparse.Namespace) -> None:
@@ -31,6 +36,14 @@ def client_config(arguments: argparse.Namespace) -> ClientConfig:
     return config
 
 
+def client(arguments: argparse.Namespace) -> Client:
+    """The client that the arguments and the environment ask for."""
+    from ..sync import Client  # a search needs none
+
+    config = client_config(arguments)
+    return Client(config, server=arguments.server, timeout=arguments.wait or None, nt=False)
+
+
 def settings(config: ClientConfig | ServerConfig) -> list[str]:
     """A configuration as environment variables."""
     prefix = "EPICS_PVA_" if isinstance(config, ClientConfig) else "EPICS_PVAS_"
@@ -48,5 +61,13 @@ def _setting(value: Any) -> str:
 def complain(name: str, error: object) -> None:
     """Say on standard error, in one line, what went wrong with a PV."""
     text = str(error) or type(error).__name__
+    if isinstance(error, OperationTimeout):
+        text = text.removeprefix(f"{error.operation} of {error.name!r}: ")
     text = f"{name}: {text}" if name else text
     print(f"pvafast: {printable(' '.join(text.split()))}", file=sys.stderr)
+
+
+def for_ever() -> NoReturn:
+    """Until Ctrl-C."""
+    while True:
+        time.sleep(3600)
