@@ -837,3 +837,130 @@ def test_messages_of_the_server(face: Any, server: LiveServer, caplog: pytest.Lo
         )
         assert until(lambda: f"{server.address} says: too hot" in caplog.text)
     assert [r.levelno for r in caplog.records if "too hot" in r.message] == [logging.WARNING]
+
+
+# -- Columns and frames
+
+
+def test_columns(face: Any, server: LiveServer) -> None:
+    subscription = face.monitor("x", columns=["value", "alarm.severity"])
+    assert until(lambda: server.monitors("x"))
+    server.post(
+        "x",
+        Value(NT_DOUBLE, {"value": 2.0}),
+        Value(NT_DOUBLE, {"alarm.severity": 1}),
+        Value(NT_DOUBLE, {"value": 3.0, "timeStamp.secondsPastEpoch": 5, "timeStamp.nanoseconds": 7}),
+    )
+    assert until(lambda: subscription.received == 4)
+    batch = subscription.next(5)
+    assert isinstance(batch, pvafast.Columns)
+    assert batch["value"].tolist() == [1.5, 2.0, 2.0, 3.0]
+    assert batch["alarm.severity"].tolist() == [0, 0, 1, 1]
+    assert batch.changed("value").tolist() == [True, True, False, True]
+    assert batch.time.tolist() == [0, 0, 0, 5_000_000_007]
+    assert np.abs(batch.received - time.time_ns()).max() < 60e9
+    # The next batch takes over what the last row had; what was handed out stays as it is.
+    server.post("x", Value(NT_DOUBLE, {"alarm.severity": 2}))
+    following = subscription.next(5)
+    assert (following["value"].tolist(), following["alarm.severity"].tolist()) == ([3.0], [2])
+    assert batch["value"].tolist() == [1.5, 2.0, 2.0, 3.0]
+    assert subscription.dropped == 0
+
+
+def test_columns_over_a_reconnect_with_another_type(face: Any, server: LiveServer) -> None:
+    subscription = face.monitor("x", columns=["value"], events=True)
+    assert isinstance(subscription.next(5), client.Connected)
+    assert until(lambda: subscription.received == 1)
+    server.pvs["x"] = Value(NT_LONG, {"value": 7})
+    server.drop()
+    assert until(lambda: subscription.received == 2)
+    batch = subscription.next(5)
+    assert (batch["value"].tolist(), batch.type) == ([1.5], NT_DOUBLE)
+    kinds = [type(subscription.next(5)) for _ in range(3)]
+    assert kinds == [client.Disconnected, client.Connected, client.TypeChanged]
+    batch = subscription.next(5)
+    assert (batch["value"].tolist(), batch["value"].dtype, batch.type) == ([7], np.int64, NT_LONG)
+
+
+def test_columns_that_nobody_takes(face: Any, server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
+    subscription = face.monitor("x", columns=[], queue_size=3)
+    assert until(lambda: server.monitors("x"))
+    for i in range(2, 7):
+        server.post("x", Value(NT_DOUBLE, {"value": float(i)}))
+        assert until(lambda n=i: subscription.received == n)
+    batch = subscription.next(5)
+    # 1.5, 2, 3 and 4 were more than three: they went. Then came 5 and 6.
+    assert batch["value"].tolist() == [5.0, 6.0]
+    assert subscription.dropped == 4
+    assert "rows are dropped" in caplog.text
+    assert batch.fields == tuple(name for name in NT_DOUBLE.names if not NT_DOUBLE[name].is_structure)
+
+
+def test_columns_to_a_callback_and_pipelined(face: Any, server: LiveServer) -> None:
+    got: list[Any] = []
+    face.monitor("x", columns=["value"], callback=got.append, pipeline=True, queue_size=4)
+    assert until(lambda: server.monitors("x"))
+    peer, ioid = server.monitors("x")[0]
+    for i in range(20):
+        assert until(lambda: peer.conn.may_send(ioid))
+        server.post("x", Value(NT_DOUBLE, {"value": float(i)}))
+    assert until(lambda: sum(map(len, got)) == 21)
+    assert np.concatenate([batch["value"] for batch in got]).tolist() == [1.5, *range(20)]
+
+
+def test_columns_that_are_not_there(face: Any, server: LiveServer) -> None:
+    subscription = face.monitor("x", columns=["value", "nope"])
+    with pytest.raises(EncodeError, match="'nope'"):
+        subscription.next(5)
+    with pytest.raises(TypeError):
+        face.monitor("x", columns="value")
+
+
+def test_the_last_rows(face: Any, server: LiveServer) -> None:
+    subscription = face.monitor("x", columns=["value"])
+    assert until(lambda: server.monitors("x"))
+    peer, ioid = server.monitors("x")[0]
+    peer.send(messages.MonitorFinal(ioid=ioid, value=Value(NT_DOUBLE, {"value": 99.0})))
+    rows: list[float] = []
+    with pytest.raises(StopIteration):  # noqa: PT012
+        while True:
+            rows += subscription.next(5)["value"].tolist()
+    assert rows == [1.5, 99.0]
+
+
+def frame(number: int, side: int = 200, codec: str = "") -> Value:
+    return ndarray.NTNDArray().wrap(np.full((side, side), number, np.uint16), unique_id=number, codec=codec)
+
+
+@pytest.mark.parametrize("codec", ["", "zlib"])
+def test_frames_in_a_pool(face: Any, server: LiveServer, codec: str) -> None:
+    server.pvs["image"] = frame(1, codec=codec)
+    with ndarray.FramePool(3, 200 * 200 * 2) as pool:
+        subscription = face.monitor("image", pool=pool)
+        first = subscription.next(5)
+        assert isinstance(first.value, ndarray.Frame)
+        assert (first.value.unique_id, first.value.data.shape) == (1, (200, 200))
+        assert first.value.data.ctypes.data % 64 == 0
+        assert pool.statistics.in_use == 1
+        server.post("image", frame(2, codec=codec), frame(3, codec=codec), frame(4, codec=codec))
+        assert until(lambda: subscription.received == 4)
+        held = [subscription.next(5).value, subscription.next(5).value]
+        assert [int(one.data[0, 0]) for one in held] == [2, 3]
+        # There is no fourth buffer.
+        assert (subscription.dropped, pool.statistics.dropped) == (1, 1)
+        with pytest.raises(TimeoutError):
+            subscription.next(0.05)
+        held.clear()
+        server.post("image", frame(5, codec=codec))
+        assert subscription.next(5).value.data[0, 0] == 5
+        assert first.value.data[0, 0] == 1
+
+
+def test_what_pools_are_not_for(face: Any, server: LiveServer) -> None:
+    with ndarray.FramePool(2, 1000) as pool:
+        with pytest.raises(ValueError, match="columns"):
+            face.monitor("x", pool=pool, columns=["value"])
+        # What is no frame comes as it is.
+        assert face.monitor("x", pool=pool).next(5).value == 1.5
+    with ndarray.FramePool(2, 1000, on_full="block") as pool, pytest.raises(ValueError, match="block"):
+        face.monitor("x", pool=pool)

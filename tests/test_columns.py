@@ -170,6 +170,45 @@ def test_clear_carries_on(backend: SimpleNamespace, nt: Any) -> None:
     assert before.tolist() == [1.5] * 3
 
 
+def test_take(backend: SimpleNamespace, nt: Any) -> None:
+    columns = backend.columns.Columns(nt, ["value", "alarm"])
+    columns.add(
+        [monitor(backend, value_and_time(1.5, 1, 2)), monitor(backend, value_and_time(2.5, 3, 4))], [7, 8]
+    )
+    taken = columns.take()
+    assert (len(taken), len(columns)) == (2, 0)
+    assert (taken.type, taken.fields) == (nt, columns.fields)
+    assert taken["value"].tolist() == [1.5, 2.5]
+    assert taken.received.tolist() == [7, 8]
+    assert taken.time.tolist() == [1_000_000_002, 3_000_000_004]
+    assert taken["alarm.message"] == ["", ""]
+    columns.add([monitor(backend, update(1 << 3, struct.pack("<i", 2)))], 9)
+    # Each goes on with what the last row held.
+    taken.add([monitor(backend, update(1 << 4, struct.pack("<i", 3)))], 10)
+    for one, rows, severity, status in (
+        (columns, [2.5], [2], [0]),
+        (taken, [1.5, 2.5, 2.5], [0] * 3, [0, 0, 3]),
+    ):
+        assert one["value"].tolist() == rows
+        assert one["alarm.severity"].tolist() == severity
+        assert one["alarm.status"].tolist() == status
+        assert one.time[-1] == 3_000_000_004
+    assert len(columns.take()) == 1
+    assert len(columns.take()) == 0
+    columns.add([monitor(backend, update(1 << 4, struct.pack("<i", 1)))])
+    assert columns["alarm.severity"].tolist() == [2]
+
+
+def test_take_of_strings_and_arrays(backend: SimpleNamespace) -> None:
+    columns = backend.columns.Columns({"s": "string", "a": "int32[]"})
+    columns.add([monitor(backend, update(1, b"\x02hi\x01" + struct.pack("<i", 4)))])
+    taken = columns.take()
+    columns.add([monitor(backend, update(0))])
+    for one in (taken, columns):
+        assert one["s"] == ["hi"]
+        assert one["a"].tolist() == [[4]]
+
+
 def test_what_was_handed_out_stays(backend: SimpleNamespace, nt: Any) -> None:
     columns = backend.columns.Columns(nt)
     columns.add([monitor(backend, value_and_time(0.0, 0, 0))])

@@ -918,3 +918,85 @@ def test_mutated_streams_raise_only_what_is_documented() -> None:
                     pass
             except ProtocolError:
                 assert end.closed
+
+
+def test_collecting(pair: Pair) -> None:
+    sid, _ = pair.open()
+    pair.from_client(messages.MonitorInit(sid=sid, ioid=5, request=REQUEST))
+    with pytest.raises(LocalProtocolError, match="no monitor that is open"):
+        pair.client.collect(5)
+    pair.from_server(messages.MonitorInitReply(ioid=5, type=NT))
+    columns = pair.client.collect(5, ["value"])
+    pair.from_client(messages.MonitorStart(sid=sid, ioid=5))
+    pair.told.clear()
+    for i in range(3):
+        pair.from_server(update(float(i)))
+    assert [type(event) for event in pair.told] == [c.Collected] * 3
+    assert sum(event.rows for event in pair.told) == 3
+    assert all(event.operation is pair.client.operations[5] for event in pair.told)
+    assert columns["value"].tolist() == [0.0, 1.0, 2.0]
+    pair.from_server(messages.MonitorFinal(ioid=5))
+    assert isinstance(pair.told[-1], c.OperationReply)
+    with pytest.raises(LocalProtocolError, match="no monitor that is open"):
+        pair.client.collect(5)
+
+
+def test_collecting_many_at_once() -> None:
+    """In one chunk, with updates of another monitor between; the time of the chunk, and the bytes, are told."""
+    pair = Pair()
+    sid = monitored(pair)
+    with pytest.raises(LocalProtocolError, match="no monitor"):
+        pair.client.collect(6)
+    columns = pair.client.collect(5, ["value"])
+    monitor(pair, NT, ioid=6)
+    ours = b"".join(pair.server.send(update(1.0)))
+    others = b"".join(pair.server.send(messages.MonitorUpdate(ioid=6, value=Value(NT, {"value": 9.0}))))
+    pair.client.receive_data(ours * 3 + others + ours * 2, 77)
+    events = list(pair.client.events())
+    assert [type(event) for event in events] == [c.Collected, c.Update, c.Collected]
+    assert [(event.rows, event.nbytes) for event in events[::2]] == [(3, 3 * len(ours)), (2, 2 * len(ours))]
+    assert columns["value"].tolist() == [1.0] * 5
+    assert columns.received.tolist() == [77] * 5
+    pair.from_client(messages.MonitorDestroy(sid=sid, ioid=5))
+    pair.client.receive_data(ours)  # on its way
+    assert list(pair.client.events()) == []
+
+
+def test_collecting_after_updates() -> None:
+    pair = Pair()
+    monitored(pair)
+    pair.from_server(update(1.0))
+    with pytest.raises(LocalProtocolError, match="updates of ioid 5 have come already"):
+        pair.client.collect(5)
+
+
+def test_collecting_within_the_window() -> None:
+    pair = Pair()
+    monitored(pair, nfree=4)
+    columns = pair.client.collect(5)
+    raw = b"".join(pair.server.send(update(1.0)))
+    pair.client.receive_data(raw * 6)
+    events = pair.client.events()
+    assert next(events).rows == 4
+    with pytest.raises(ProtocolError, match="more updates of ioid 5"):
+        next(events)
+    assert len(columns) == 4
+
+
+def test_collecting_damage() -> None:
+    """The rows before it are kept; the offset is that in the stream."""
+    pair = Pair()
+    monitored(pair)
+    columns = pair.client.collect(5)
+    monitor(pair, NT, ioid=6)
+    pair.from_server(messages.MonitorUpdate(ioid=6, value=Value(NT, {"value": 9.0})))
+    frame = pair.told[-1].frame
+    raw = b"".join(pair.server.send(update(1.0)))
+    # Header, ioid, sub byte, BitSet of one byte, and of the double four bytes.
+    damaged = raw[:4] + (11).to_bytes(4, "little") + raw[8:19]
+    pair.client.receive_data(raw * 2 + damaged)
+    with pytest.raises(DecodeError, match="8 bytes, 4 left") as error:
+        list(pair.client.events())
+    assert len(columns) == 2
+    assert error.value.path == "value"
+    assert error.value.offset == frame.offset + 8 + frame.size + 2 * len(raw) + 15

@@ -100,3 +100,33 @@ def test_not_steady(backend: SimpleNamespace, fd: Any) -> None:
         broken.decode_type(b"\x11")
     operation.steady = fd
     assert backend.monitor.read_updates(batch, 0, {7: operation}, broken) == []
+
+
+def test_the_length_of_a_run(backend: SimpleNamespace) -> None:
+    def run(*batch: Any, first: int = 0) -> int:
+        return int(backend.monitor.run_length(list(batch), first))
+
+    one = message(backend, b"\0\0")
+    other = message(backend, b"\0\0", ioid=8)
+    assert run() == 0
+    assert run(one) == 1
+    assert run(one, message(backend, b""), one, other, one) == 3
+    assert run(one, other, other, first=1) == 2
+    assert run(one, first=1) == 0
+    for no_update in (
+        message(backend, b"", sub=8),
+        message(backend, b"", command=10),
+        message(backend, b"", flags=0x41),
+        backend.framing.Message(flags=0x40, command=13, data=b"\7\0\0\0"),
+    ):
+        assert run(no_update, one) == 0
+        assert run(one, no_update, one) == 1
+    # The same number in the other byte order is another message's.
+    assert run(one, message(backend, b"", flags=0xC0)) == 1
+    big = message(backend, b"", flags=0xC0, ioid=7)
+    assert run(big, big) == 2
+    # Several in one buffer, as they are received.
+    framer = backend.framing.Framer(from_server=True)
+    whole = struct.pack("<BBBBIIB", 0xCA, 2, 0x40, 13, 7, 7, 0) + b"\0\0"
+    framer.receive_data(bytearray(whole * 3 + whole.replace(b"\7\0\0\0\0\0\0", b"\x09\0\0\0\0\0\0")))
+    assert run(*framer.messages()) == 3

@@ -25,6 +25,7 @@ from .client.servers import BeaconEvent, ServerEvent
 from .client.subscription import Connected, Disconnected, Event, Finished, Reading, TypeChanged
 from .client.subscription import Subscription as _Subscription
 from .errors import ClientClosed, OperationTimeout
+from .ndarray import FramePool
 from .network.loop import SelectLoop
 
 __all__ = [
@@ -598,13 +599,22 @@ class Client(BaseClient):
         events: bool = False,
         nt: bool | None = None,
         callback: Callable[[Any], object] | None = None,
+        columns: Iterable[str] | None = None,
+        pool: FramePool | None = None,
     ) -> Subscription:
         """Subscribe to a channel: an iterator of Reading. It begins at once, and goes on until it is closed.
 
         Arguments as of pvafast.Client.monitor. callback: called in whichever thread runs the client's loop.
         """
         options = self._options(
-            nt, queue_size=queue_size, pipeline=pipeline, ack_any=ack_any, events=events, callback=callback
+            nt,
+            queue_size=queue_size,
+            pipeline=pipeline,
+            ack_any=ack_any,
+            events=events,
+            callback=callback,
+            columns=columns,
+            pool=pool,
         )
 
         def subscribe() -> Subscription:

@@ -87,6 +87,7 @@ cdef class Columns:
 
     cdef readonly FieldDesc type
     cdef readonly tuple fields
+    cdef tuple names  # as they were given
     cdef Codec codec
     cdef Plan* plan  # of type
     cdef Numbers* numbers
@@ -124,7 +125,8 @@ cdef class Columns:
         if self.type is not None:
             raise TypeError("Columns are made once")
         chosen = {}
-        for name in ("",) if fields is None else fields:
+        self.names = ("",) if fields is None else tuple(fields)
+        for name in self.names:
             node = <size_t>index_of(fd, name)
             for slot in range(plan.first[node], plan.first[plan.next[node]]):
                 chosen[plan.leaf[slot].node] = slot
@@ -396,10 +398,14 @@ cdef class Columns:
         cdef Message message
         cdef Cursor* c
         cdef list owners = []
+        cdef object data = None
+        cdef object owner = None
         wrong = None
         for k in range(n):
             message = items[start + k]
-            owner = owner_of(message.data)
+            if message.data is not data:
+                data = message.data
+                owner = owner_of(data)
             c = &self.cursors[k]
             start_cursor(
                 c, owner, message.start, message.end, (message.flags & BIG_ENDIAN) != 0, False, &self.codec.caps
@@ -468,8 +474,27 @@ cdef class Columns:
 
     def clear(self):
         """Forget the rows, but for what the next row takes over from the last."""
-        cdef size_t k
         self.enter()
+        self.carry()
+        self.renew()
+
+    def take(self):
+        """The rows so far as Columns of their own; this one goes on without rows, as after clear()."""
+        cdef Columns taken
+        self.enter()
+        taken = Columns(self.type, self.names, codec=Codec(limits=self.codec.limits))
+        taken.arrays, taken.objects, taken.masks, taken.times = self.arrays, self.objects, self.masks, self.times
+        taken.mask_data, taken.time_data = self.mask_data, self.time_data
+        taken.rows, taken.room = self.rows, self.room
+        taken.lasts = self.lasts
+        self.carry()
+        memcpy(taken.numbers, self.numbers, sizeof(Numbers) * self.number_count)
+        self.renew()
+        return taken
+
+    cdef void carry(self) noexcept:
+        """What the last row holds is what the next takes over."""
+        cdef size_t k
         if self.rows:
             for k in range(self.number_count):
                 memcpy(
@@ -477,11 +502,14 @@ cdef class Columns:
                     self.numbers[k].data + (self.rows - 1) * self.numbers[k].size,
                     self.numbers[k].size,
                 )
-        # Arrays that were handed out keep their memory: it is not written again.
+
+    cdef int renew(self) except -1:
+        """No rows. Arrays that were handed out keep their memory: it is not written again."""
         self.objects = [[] for _ in self.objects]
         self.arrays = []
         self.masks = self.times = None
         self.rows = self.room = 0
+        return 0
 
     def __len__(self):
         return self.rows

@@ -154,3 +154,28 @@ def read_updates(
         operation.value = value
         found.append(Update(operation, message, value, overrun, time, _NO_BITS if seen is None else seen))
     return found
+
+
+def run_length(messages: list[Message], first: int) -> int:
+    """How many of `messages[first:]` are, one after the other, updates of the same subscription, in the same byte order; 0 if the
+    first is no MONITOR update.
+    """
+    found = 0
+    ioid = b""
+    flags = 0
+    for message in messages[first:] if first else messages:
+        start = message.start
+        if (
+            message.command != _MONITOR
+            or message.flags & _CONTROL
+            or message.end - start < 5
+            or message.data[start + 4]
+        ):
+            break
+        if not found:
+            ioid = bytes(message.data[start : start + 4])
+            flags = message.flags
+        elif message.flags != flags or message.data[start : start + 4] != ioid:
+            break
+        found += 1
+    return found

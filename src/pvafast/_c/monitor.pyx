@@ -2,9 +2,10 @@
 
 cimport cython
 from cpython.object cimport PyObject, PyTypeObject
+from libc.stdint cimport uint8_t, uint32_t
 
 from .bitset cimport BitSet, read_bitset
-from .buffer cimport Cursor, get32, left, owner_of, start_cursor
+from .buffer cimport Caps, Cursor, get32, left, load_caps, owner_of, start_cursor
 from .codec cimport Codec, type_of
 from .framing cimport Message
 from .introspection cimport FieldDesc, same_type
@@ -12,6 +13,7 @@ from .projection cimport Projection, read_projected_update
 from .value cimport Value, read_update
 
 from ..errors import DecodeError
+from ..limits import Limits
 
 cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(object, object) except? NULL
@@ -23,6 +25,8 @@ cdef enum:
     BIG_ENDIAN = 0x80
 
 cdef BitSet NO_BITS = BitSet()
+cdef Caps CAPS
+load_caps(Limits(), &CAPS)
 
 
 @cython.final
@@ -113,7 +117,9 @@ def read_updates(list messages not None, Py_ssize_t first, dict operations not N
     cdef Py_ssize_t i
     cdef Message message
     cdef Cursor c
-    cdef object owner, base, steady
+    cdef object data = None
+    cdef object owner = None
+    cdef object base, steady
     cdef PyObject* hit
     cdef FieldDesc type = None
     cdef Value value
@@ -126,7 +132,9 @@ def read_updates(list messages not None, Py_ssize_t first, dict operations not N
         message = messages[i]
         if message.command != MONITOR or message.flags & CONTROL or not message.flags & FROM_SERVER:
             break
-        owner = owner_of(message.data)
+        if message.data is not data:
+            data = message.data
+            owner = owner_of(data)
         start_cursor(
             &c, owner, message.start, message.end, (message.flags & BIG_ENDIAN) != 0, False, &codec.caps
         )
@@ -172,6 +180,41 @@ def read_updates(list messages not None, Py_ssize_t first, dict operations not N
         update.seen = NO_BITS if seen is None else seen
         update.note = ""
         found.append(update)
+    return found
+
+
+def run_length(list messages not None, Py_ssize_t first):
+    """How many of `messages[first:]` are, one after the other, updates of the same subscription, in the same byte order; 0 if the
+    first is no MONITOR update.
+    """
+    cdef Py_ssize_t found = 0
+    cdef Py_ssize_t i
+    cdef Message message
+    cdef Cursor c
+    cdef const uint8_t* pos
+    cdef uint32_t ioid = 0
+    cdef uint8_t flags = 0
+    cdef object data = None
+    cdef object owner = None
+    for i in range(first, len(messages)):
+        message = messages[i]
+        if message.command != MONITOR or message.flags & CONTROL or message.end - message.start < 5:
+            break
+        if message.data is not data:
+            data = message.data
+            owner = owner_of(data)
+            start_cursor(&c, owner, 0, -1, False, False, &CAPS)
+        if <size_t>message.end > c.total:
+            break
+        pos = c.base + message.start
+        if pos[4]:
+            break
+        if not found:
+            ioid = get32(pos, False)
+            flags = message.flags
+        elif message.flags != flags or get32(pos, False) != ioid:
+            break
+        found += 1
     return found
 
 

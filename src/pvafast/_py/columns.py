@@ -37,6 +37,7 @@ class Columns:
         "_codec",
         "_lists",
         "_masks",
+        "_names",
         "_nodes",
         "_rows",
         "_stamps",
@@ -58,7 +59,8 @@ class Columns:
         type = FieldDesc.of(type)
         plan = type._plan_()
         chosen: dict[int, None] = {}
-        for name in ("",) if fields is None else fields:
+        self._names = ("",) if fields is None else tuple(fields)
+        for name in self._names:
             i = type.index(name)
             for node in plan.nodes[slice(*plan.slots(i))]:
                 chosen[node] = None
@@ -154,6 +156,16 @@ class Columns:
         self._bits.clear()
         self._times.clear()
         self._rows = 0
+
+    def take(self) -> Columns:
+        """The rows so far as Columns of their own; this one goes on without rows, as after clear()."""
+        taken = Columns(self.type, self._names, codec=Codec(limits=self._codec.limits))
+        taken._lists = self._lists
+        taken._bits, self._bits = self._bits, taken._bits
+        taken._times, self._times = self._times, taken._times
+        taken._rows, self._rows = self._rows, 0
+        self._lists = {node: column[-1:] for node, column in taken._lists.items()}
+        return taken
 
     def __len__(self) -> int:
         return self._rows

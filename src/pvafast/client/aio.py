@@ -9,6 +9,7 @@ from typing import Any, Self, final, overload
 
 from .. import _backend
 from ..errors import ClientClosed
+from ..ndarray import FramePool
 from .base import DEFAULT, BaseClient, ServerInfo, Timeout, names_of, pairs
 from .engine import Engine
 from .feed import Feed, Watch
@@ -360,6 +361,8 @@ class Client(BaseClient):
         events: bool = False,
         nt: bool | None = None,
         callback: Callable[[Any], object] | None = None,
+        columns: Iterable[str] | None = None,
+        pool: FramePool | None = None,
     ) -> AsyncSubscription:
         """Subscribe to a channel: an async iterator of Reading. It begins at once, and goes on until it is closed.
 
@@ -368,6 +371,11 @@ class Client(BaseClient):
         see Reading.dropped and Reading.overrun. pipeline: the server sends only as many as were taken: it merges, this end loses
         nothing. ack_any: after how many taken to tell it, a number or "50%". events: also give Connected, Disconnected,
         TypeChanged and Finished. callback: called in the loop with each item, in place of the queue.
+
+        columns: names of fields, () all: it is an iterator of pvafast.Columns, each with the updates since the one before, a
+        row each; queue_size: 1,000,000 rows by default (or 256 MiB), and when it is exceeded the rows that wait are dropped and counted.
+        pool: of frames; reading.value is a Frame in the pool's memory, received in place where it can be; when the pool is full, updates
+        are dropped and counted.
         """
         options = self._options(
             nt,
@@ -376,5 +384,7 @@ class Client(BaseClient):
             ack_any=ack_any,
             events=events,
             callback=callback,
+            columns=columns,
+            pool=pool,
         )
         return AsyncSubscription(self._started().channel(name), request, options)

@@ -191,8 +191,12 @@ class BaseClient:
         argument = normative.NTURI.of("server", {"op": op})
         return Rpc(self._started().channel("server", address), *prepared(""), argument)
 
-    def _options(self, nt: bool | None, **options: Any) -> Options:
-        return Options(nt=self._nt if nt is None else nt, **options)
+    def _options(self, nt: bool | None, columns: Iterable[str] | None, **options: Any) -> Options:
+        if isinstance(columns, str):
+            raise TypeError(f"columns are a list of names, not {columns!r}")
+        return Options(
+            nt=self._nt if nt is None else nt, columns=None if columns is None else tuple(columns), **options
+        )
 
 
 def pairs(names: Iterable[str], values: Any) -> list[tuple[str, Any]]:

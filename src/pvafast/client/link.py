@@ -13,6 +13,7 @@ from ..connection import (
     ChannelFailed,
     ChannelOpened,
     ClientConnection,
+    Collected,
     OperationReply,
     Received,
     Update,
@@ -127,6 +128,10 @@ class Link:
                 owner = event.operation.owner
                 if owner is not None:
                     owner.replied(event.message)
+            elif kind is Collected:
+                owner = event.operation.owner
+                if owner is not None:
+                    owner.collected(event.rows, event.nbytes)
             else:
                 self._happened(event)
             if self._closed:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from .. import _backend, messages, normative
 from ..connection import Update
+from ..errors import EncodeError, NormativeError
+from ..ndarray import FramePool
 from ..request import Request
 from .channel import CLOSED, OPEN
 from .feed import Feed
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from .channel import Channel
 
 BitSet = _backend.bitset.BitSet
+Codec = _backend.codec.Codec
+Columns = _backend.columns.Columns
 FieldDesc = _backend.introspection.FieldDesc
 Value = _backend.value.Value
 
@@ -32,6 +36,9 @@ _QUEUE: Final = 16_384
 _CROWD: Final = _QUEUE // 4
 _QUEUE_BYTES: Final = 64 << 20
 _CROWD_BYTES: Final = _QUEUE_BYTES // 4
+# The same of rows in Columns.
+_ROWS: Final = 1_000_000
+_ROWS_BYTES: Final = 256 << 20
 # Messages from this size on are counted by their bytes, too.
 _LARGE: Final = 1 << 16
 # The window of a pipelined monitor, unless the program says how large: pvxs refuses one below 2.
@@ -146,7 +153,7 @@ Event: TypeAlias = Connected | Disconnected | TypeChanged | Finished
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a program wants a subscription; as of Client.monitor."""
+    """How a program wants a subscription; as of Client.monitor. ValueError for what does not go together."""
 
     queue_size: int | None = None
     pipeline: bool = False
@@ -154,6 +161,16 @@ class Options:
     events: bool = False
     nt: bool = True
     callback: Callable[[Any], object] | None = None
+    columns: tuple[str, ...] | None = None
+    pool: FramePool | None = None
+
+    def __post_init__(self) -> None:
+        if self.queue_size is not None and self.queue_size < 1:
+            raise ValueError(f"a queue of {self.queue_size}")
+        if self.pool is not None and self.columns is not None:
+            raise ValueError("columns have no frames: give columns or pool")
+        if self.pool is not None and self.pool.on_full == "block":
+            raise ValueError("a pool that blocks would stop the client: use on_full='drop' or 'allocate'")
 
 
 class Subscription(Feed):
@@ -175,6 +192,7 @@ class Subscription(Feed):
         self._options = options
         self._nt = options.nt
         self._callback = options.callback
+        self._pool = options.pool
         self._paused = False
         self._handle: ConnectionOperation | None = None
         self._waiting_bytes = 0
@@ -185,7 +203,9 @@ class Subscription(Feed):
         self._ack_at = 0 if self._window is None else wanted.ack_at(self._window)
         self._taken = 0
         # An explicit size is what the program is ready to fall behind.
-        self._limit = max(size or 0, self._window or 0) or _QUEUE
+        default = _QUEUE if options.columns is None else _ROWS
+        self._limit = max(size or 0, self._window or 0) or default
+        self._columns: Columns | None = None
         channel.subscribe(self)
 
     @staticmethod
@@ -193,8 +213,6 @@ class Subscription(Feed):
         """The pvRequest with the options in it."""
         more: dict[str, str] = {}
         if options.queue_size is not None:
-            if options.queue_size < 1:
-                raise ValueError(f"a queue of {options.queue_size}")
             more["queueSize"] = str(options.queue_size)
         if options.pipeline:
             more["pipeline"] = "true"
@@ -237,6 +255,8 @@ class Subscription(Feed):
         self._handle = handle = link.connection.operations[ioid]
         handle.owner = self
         self._taken = 0
+        if self._pool is not None:
+            link.connection.allocate = self._pool.allocate
 
     def lost(self, reason: str, was_open: bool) -> None:
         """The channel is gone for now."""
@@ -256,7 +276,7 @@ class Subscription(Feed):
         elif isinstance(message, messages.MonitorFinal):
             handle, self._handle = self._handle, None
             if message.value is not None and handle is not None:
-                self._deliver(message.value, message.overrun)
+                self._last(message.value, message.overrun)
             if message.status.ok:
                 self._happened(Finished(name=self.name))
             self.end(None if message.status.ok else remote_error(message.status))
@@ -268,8 +288,11 @@ class Subscription(Feed):
         self.received += 1
         if update.overrun:
             self.overruns += 1
+        if self._pool is not None:
+            self._pooled(update)
+            return
         if self._callback is not None:
-            self._call(self._reading(update))
+            self._call(self._reading(update), 1)
             return
         queue = self._queue
         size = update.frame.end - update.frame.start
@@ -278,15 +301,69 @@ class Subscription(Feed):
         if len(queue) < self._limit and (self._waiting_bytes <= _QUEUE_BYTES or not queue):
             queue.append(update)
             if len(queue) >= _CROWD or self._waiting_bytes > _CROWD_BYTES:
-                link = self._channel.link
-                assert link is not None
-                link.crowded = True
+                self._crowded()
         else:
             self._merge(update, size)
         if self._wake is not None:
             self._wake()
 
+    def collected(self, rows: int, nbytes: int) -> None:
+        """So many rows have come into the Columns."""
+        self.received += rows
+        columns = self._columns
+        assert columns is not None
+        if self._callback is not None:
+            self._call(columns.take(), rows)
+            return
+        queue = self._queue
+        if not queue or queue[-1] is not columns:
+            queue.append(columns)
+            self._waiting_bytes = 0
+        self._waiting_bytes += nbytes
+        if len(columns) > self._limit or self._waiting_bytes > _ROWS_BYTES:
+            if not self.dropped:
+                _log.warning("%r: the program is too slow: rows are dropped", self.name)
+            self.dropped += len(columns)
+            columns.clear()
+            queue.pop()
+        elif len(columns) > self._limit // 4 or self._waiting_bytes > _ROWS_BYTES // 4:
+            self._crowded()
+        self._ring()
+
     # -- inside
+
+    def _crowded(self) -> None:
+        """Let nothing more be read before the program had its turn."""
+        link = self._channel.link
+        if link is not None:
+            link.crowded = True
+
+    def _pooled(self, update: Update) -> None:
+        """An update whose frame belongs into the pool."""
+        reading = self._reading(update)
+        assert self._pool is not None
+        try:
+            frame = self._pool.frame(update.value)
+        except NormativeError:
+            pass  # the program meets it when it looks at the value
+        else:
+            if frame is None:
+                self.dropped += 1
+                return
+            reading._value = frame
+        if self._callback is not None:
+            self._call(reading, 1)
+        elif len(self._queue) < self._limit:
+            self._queue.append(reading)
+            self._ring()
+        else:
+            # The newest frame in place of the last that waits.
+            self.dropped += 1
+            last = self._queue[-1]
+            if type(last) is Reading:
+                reading.dropped = last.dropped + 1
+                self._queue.pop()
+            self._queue.append(reading)
 
     def _opened(self, type: FieldDesc | None) -> None:
         assert type is not None
@@ -296,6 +373,15 @@ class Subscription(Feed):
         if old is not None and old != type:
             _log.warning("%r has another type now: %s", self.name, type.format("short"))
             self._happened(TypeChanged(name=self.name, old=old, new=type))
+        if self._options.columns is not None:
+            assert self._handle is not None
+            link = self._channel.link
+            assert link is not None
+            try:
+                self._columns = link.connection.collect(self._handle.ioid, self._options.columns or None)
+            except KeyError as error:
+                self.end(EncodeError(f"{self.name!r} has no field {error}"))
+                return
         if not self._paused:
             self._send(messages.MonitorStart)
 
@@ -317,21 +403,26 @@ class Subscription(Feed):
         self._queue.append(event)
         self._ring()
 
-    def _call(self, item: Any) -> None:
+    def _call(self, item: Any, count: int = 0) -> None:
+        """Hand over to the callback. count: how many updates that is."""
         assert self._callback is not None
         try:
             self._callback(item)
         except Exception:
             _log.exception("error in the callback of %r", self.name)
-        if self._ack_at and type(item) is Reading:
-            self._acknowledge()
+        if self._ack_at and count:
+            self._acknowledge(count)
 
-    def _deliver(self, value: Value, overrun: BitSet) -> None:
+    def _last(self, value: Value, overrun: BitSet) -> None:
         """The value that came with the end."""
+        if self._columns is not None:
+            self._columns.add_update(Codec().encode_update(value), received=time.time_ns())
+            self.collected(1, 0)
+            return
         self.received += 1
         reading = Reading(self.name, value, overrun, time.time_ns(), 0, self._nt)
         if self._callback is not None:
-            self._call(reading)
+            self._call(reading, 1)
         else:
             self._queue.append(reading)
 
@@ -368,15 +459,20 @@ class Subscription(Feed):
                 if size >= _LARGE:
                     self._waiting_bytes -= size
             item = Reading(self.name, item.value, item.overrun, item.time, 0, self._nt)
+        elif type(item) is Columns:
+            item = item.take()
+            if self._ack_at:
+                self._acknowledge(len(item))
+            return item
         elif type(item) is not Reading:
             return item
         if self._ack_at:
-            self._acknowledge()
+            self._acknowledge(1)
         return item
 
-    def _acknowledge(self) -> None:
-        """An update was taken: let the server send as many more as were, now and then."""
-        self._taken += 1
+    def _acknowledge(self, count: int) -> None:
+        """Updates were taken: let the server send as many more, now and then."""
+        self._taken += count
         handle, link = self._handle, self._channel.link
         if self._taken < self._ack_at or handle is None or link is None or handle.window is None:
             return
@@ -392,6 +488,9 @@ class Subscription(Feed):
         self.connected = False
         handle, self._handle = self._handle, None
         channel = self._channel
+        link = channel.link
+        if self._pool is not None and link is not None and link.connection.allocate == self._pool.allocate:
+            link.connection.allocate = None
         if handle is not None:
             handle.owner = None
             if channel.state == OPEN:

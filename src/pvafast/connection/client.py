@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, final
 
 from .. import messages
-from .._backend import framing, introspection, monitor, value
+from .._backend import columns, framing, introspection, monitor, value
 from .._types import ANY, ANY_ARRAY
 from ..errors import DecodeError, LocalProtocolError, ProtocolError
 from ..limits import Limits
@@ -19,6 +19,7 @@ from .events import (
     ChannelClosed,
     ChannelFailed,
     ChannelOpened,
+    Collected,
     EchoReply,
     Greeted,
     OperationReply,
@@ -49,7 +50,7 @@ class ClientConnection(Connection):
 
     Of the data of an operation only some fields are decoded where `operations[ioid].fields` names them.
 
-    Events: Greeted, Validated, ChannelOpened, ChannelFailed, ChannelClosed, OperationReply, Update (of monitors),
+    Events: Greeted, Validated, ChannelOpened, ChannelFailed, ChannelClosed, OperationReply, Update (of monitors), Collected,
     Cancelled, EchoReply, Received, ConnectionEnded.
     """
 
@@ -67,8 +68,9 @@ class ClientConnection(Connection):
         self._sids: dict[int, Channel] = {}
         self._last_cid = 0
         self._last_ioid = 0
-        # Whether any monitor was ever pipelined.
+        # Whether any monitor was ever pipelined, or collected.
         self._pipelined = False
+        self._collecting = False
         # Echoes on their way: None, or the operation whose cancelling is over when the answer comes.
         self._echoes: deque[ConnectionOperation | None] = deque()
 
@@ -107,6 +109,21 @@ class ClientConnection(Connection):
             # No answer is due: what was on its way has come when the answer to this has.
             buffers += self._encode(messages.Echo())
         return buffers
+
+    def collect(self, ioid: int, fields: Iterable[str | tuple[str, ...]] | None = None) -> columns.Columns:
+        """Let the updates of a monitor go into Columns: events() tells of them as Collected, not as Updates.
+
+        fields: as of Columns. Take rows out with `take()` or `clear()` between two events; they have the time that the connection
+        was given, where that is an int. LocalProtocolError unless the INIT was answered and no update has come yet.
+        """
+        operation = self._operations.get(ioid)
+        if operation is None or operation.command != Command.MONITOR or operation.type is None:
+            raise LocalProtocolError(f"ioid {ioid} is no monitor that is open")
+        if operation.value is not None:
+            raise LocalProtocolError(f"updates of ioid {ioid} have come already")
+        operation.columns = made = columns.Columns(operation.type, fields, codec=self._in)
+        self._collecting = True
+        return made
 
     # -- sending
 
@@ -251,8 +268,39 @@ class ClientConnection(Connection):
         if plain:
             self._at += len(plain)
             self._ready.extend(self._counted(plain) if self._pipelined else plain)
-        else:
+        elif not (self._collecting and self._collect()):
             super()._step()
+
+    def _collect(self) -> bool:
+        """Take the next messages into the Columns of their monitor; whether it has such."""
+        batch, at = self._batch, self._at
+        rows = monitor.run_length(batch, at)
+        if not rows:
+            return False
+        first = batch[at]
+        ioid = int.from_bytes(
+            first.data[first.start : first.start + 4], "big" if first.flags & 0x80 else "little"
+        )
+        operation = self._operations.get(ioid)
+        if operation is None or operation.columns is None:
+            return False
+        if operation.window is not None:
+            rows = min(rows, operation.window)
+            if not rows:
+                self._count(operation)  # raises
+            operation.window -= rows
+        received = self._time if isinstance(self._time, int) else 0
+        before = len(operation.columns)
+        try:
+            operation.columns.add(batch[at : at + rows] if len(batch) != rows else batch, received)
+        except DecodeError as error:
+            error.offset += batch[at + len(operation.columns) - before].offset + 8
+            raise
+        self._at += rows
+        last = batch[at + rows - 1]
+        nbytes = last.offset + 8 + last.size - first.offset
+        self._ready.append(Collected(operation=operation, rows=rows, nbytes=nbytes))
+        return True
 
     def _counted(self, updates: list[Update]) -> list[Update]:
         """Take updates off the windows of pipelined monitors, up to the first that is too many."""

@@ -123,6 +123,16 @@ class OperationReply(Event):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Collected(Event):
+    """Client: so many updates of the monitor `operation` went into its Columns, in place of Updates. nbytes: they had so many."""
+
+    operation: ConnectionOperation
+    rows: int
+    nbytes: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled(Event):
     """Client: the request that CancelRequest was sent for is out of the way; the operation can be used again."""
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from .. import messages
-from .._backend import codec, framing, value
+from .._backend import codec, columns, framing, value
 from ..errors import DecodeError, LimitExceeded, LocalProtocolError, ProtocolError
 from ..limits import Limits
 from ..messages.core import FieldDesc
@@ -50,11 +50,11 @@ class ConnectionOperation(messages.Operation):
     channel: its channel. ready: its INIT was answered well. busy: a request of it waits for its answer. started: of a
     monitor, updates may flow. window: of a pipelined monitor, how many updates may still be sent before the client
     acknowledges some; None for others. queue: client: what the window was at first. owner: for the program, to find again what
-    the operation is for.
+    the operation is for. columns: of a monitor of a client, what its updates go into (ClientConnection.collect).
     """
 
     __slots__ = (
-        "ack_at", "busy", "cancelled", "channel", "destroyed", "expects", "handed", "owner", "queue", "ready", "started",
+        "ack_at", "busy", "cancelled", "channel", "columns", "destroyed", "expects", "handed", "owner", "queue", "ready", "started",
         "window",
     )  # fmt: skip
 
@@ -75,6 +75,7 @@ class ConnectionOperation(messages.Operation):
         self.handed = 0
         self.ack_at = 0
         self.owner: Any = None
+        self.columns: columns.Columns | None = None
         # No one asks which fields were ever seen.
         self.seen = None
 
