@@ -17,6 +17,7 @@ WORDS = (
 # A room may import from the rooms to its left. In each twin the words stand in order, where _py is named.
 ORDER = (
     *(
+        "_lazy",
         "errors",
         "limits",
         "_version",

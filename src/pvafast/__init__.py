@@ -1,10 +1,12 @@
 """EPICS PVAccess for Python: bytes in, numpy out."""
 
-from . import _backend, capture, client, connection, errors, messages, ndarray, normative, request
+from typing import TYPE_CHECKING
+
+from . import _backend, connection, errors, messages, ndarray, normative, request
 from ._backend import BACKEND
 from ._elements import ElementColumns
+from ._lazy import lazily
 from ._version import __version__
-from .client import Client
 from .connection import ClientConnection, Observer, ServerConnection
 from .errors import (
     ClientClosed,
@@ -20,6 +22,12 @@ from .errors import (
     RemoteError,
 )
 from .limits import Limits
+
+if TYPE_CHECKING:
+    from . import capture, client
+    from .client import Client
+else:  # a program that decodes need not wait for asyncio, one that is a client not for captures
+    __getattr__, __dir__ = lazily(__name__, {"capture": ".capture", "client": ".client", "Client": ".client"})
 
 BitSet = _backend.bitset.BitSet
 FieldDesc = _backend.introspection.FieldDesc

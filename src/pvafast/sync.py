@@ -13,7 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final, overload
 
 from . import _backend
 from .client.base import DEFAULT, BaseClient, ChannelStatus, ServerInfo, Timeout, names_of, pairs
@@ -25,8 +25,10 @@ from .client.servers import BeaconEvent, ServerEvent
 from .client.subscription import Connected, Disconnected, Event, Finished, Reading, TypeChanged
 from .client.subscription import Subscription as _Subscription
 from .errors import ClientClosed, OperationTimeout
-from .ndarray import FramePool
 from .network.loop import SelectLoop
+
+if TYPE_CHECKING:
+    from .ndarray import FramePool
 
 __all__ = [
     "DEFAULT",

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self, final, overload
+from typing import TYPE_CHECKING, Any, Self, final, overload
 
 from .. import _backend
 from ..errors import ClientClosed
-from ..ndarray import FramePool
 from .base import DEFAULT, BaseClient, ServerInfo, Timeout, names_of, pairs
 from .engine import Engine
 from .feed import Feed, Watch
 from .operations import Request
 from .servers import BeaconEvent, ServerEvent
 from .subscription import Subscription
+
+if TYPE_CHECKING:
+    from ..ndarray import FramePool
 
 FieldDesc = _backend.introspection.FieldDesc
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from .. import _backend, messages, normative
 from ..connection import Update
 from ..errors import EncodeError, NormativeError
-from ..ndarray import FramePool
 from ..request import Request
 from .channel import CLOSED, OPEN
 from .feed import Feed
@@ -20,6 +19,7 @@ from .operations import remote_error
 
 if TYPE_CHECKING:
     from ..connection import ConnectionOperation
+    from ..ndarray import FramePool
     from .channel import Channel
 
 BitSet = _backend.bitset.BitSet

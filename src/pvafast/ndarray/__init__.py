@@ -15,12 +15,21 @@
 Compressed frames (jpeg, blosc, lz4, lz4hdf5, bslz4; zlib is faster with it) need ``pip install 'pvafast[codecs]'``.
 """
 
+from typing import TYPE_CHECKING
+
+from .._lazy import lazily
 from .build import Dimension, NTNDArray, encode
 from .codecs import DECODERS
 from .colour import BayerPattern, ColorMode
 from .frame import Attributes, Frame
-from .pool import FramePool, PoolStatistics
-from .shared import FrameHandle
+
+if TYPE_CHECKING:
+    from .pool import FramePool, PoolStatistics
+    from .shared import FrameHandle
+else:  # a pool may be in shared memory, which is part of multiprocessing
+    __getattr__, __dir__ = lazily(
+        __name__, {"FramePool": ".pool", "PoolStatistics": ".pool", "FrameHandle": ".shared"}
+    )
 
 CODECS = tuple(DECODERS)
 
