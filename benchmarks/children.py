@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -37,6 +38,9 @@ class Child:
             environment.pop("PYTHONPATH", None)
         elif subject in TWINS:
             environment["PVAFAST_BACKEND"] = subject
+        elif importlib.util.find_spec(subject) is None:
+            raise ImportError(f"{subject} is not installed")
+        environment.setdefault("OMP_NUM_THREADS", "1")  # one core each
         self.subject = subject
         self.process = subprocess.Popen(
             [interpreter, "-m", "benchmarks.worker", subject],

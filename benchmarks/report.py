@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from . import caproto_env
+from . import caproto_env, frame_report
 from .children import ROOT, Child
 from .subjects import SUBJECTS
 
@@ -195,7 +195,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.03, help="of one round of one subject")
-    parser.add_argument("--only", default="", help="rows whose text contains this")
+    parser.add_argument(
+        "--only", default="", help="rows whose text contains this; frames: the tables of frames"
+    )
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--print", action="store_true", help="leave README.md as it is")
@@ -212,14 +214,19 @@ def main(arguments: list[str] | None = None) -> int:
             lines.append(line(row, times))
             print(lines[-1], file=sys.stderr)
             figures.append({**row._asdict(), "ns": times})
-    lines += ["", *allocations(children), "", conditions(facts, options.rounds)]
+    lines += ["", *allocations(children)]
+    if options.only in "frames":
+        more = start(frame_report.MORE)
+        lines += ["", *frame_report.lines(children | more)]
+        children |= more
+    lines += ["", conditions(facts, options.rounds)]
     for child in children.values():
         child.close()
     report = "\n".join(lines)
     print(report)
     if options.json:
         options.json.write_text(json.dumps({"facts": facts, "rows": figures}, indent=1))
-    if not options.print and not options.only and len(children) == len(SUBJECTS):
+    if not options.print and not options.only and all(name in children for name in SUBJECTS):
         where = (
             "written to README.md" if write(report, ROOT / "README.md") else "README.md has no markers for it"
         )

@@ -5,6 +5,7 @@ One JSON object a line, a request and its answer:
 {"module", "function", "args"}  prepare (and assert) a work   {"per"}: messages in one run; null: it cannot do this
 {"seconds"}                     run it for about so long      {"ns"}: of one run
 {"allocated": update}           memory it takes               {"blocks", "bytes"}
+{"peak": true}                  memory that a run takes       {"bytes"}
 {"facts": true}                 versions                      {"python", ...}
 """
 
@@ -71,6 +72,15 @@ class Timer:
         size = sys.getsizeof(more)
         return {"blocks": (after[0] - before[0]) / KEPT, "bytes": (after[1] - before[1] - size) / KEPT}
 
+    def peak(self) -> dict[str, int]:
+        """The most that a run has allocated at a time, of Python's and numpy's memory; what there was before is not counted."""
+        assert self.work is not None
+        tracemalloc.start()
+        self.work.run()
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return {"bytes": most}
+
     def facts(self) -> dict[str, Any]:
         found = {"python": platform.python_version(), "numpy": importlib.metadata.version("numpy")}
         if self.subject in TWINS:
@@ -84,6 +94,8 @@ class Timer:
             return self.prepare(request["module"], request["function"], request["args"])
         if "seconds" in request:
             return self.time(request["seconds"])
+        if "peak" in request:
+            return self.peak()
         if "allocated" in request:
             return self.allocated(request["allocated"])
         return self.facts()

@@ -437,10 +437,12 @@ def test_blocks_of_bslz4_that_are_as_long_as_what_they_hold(library: Any, dtype:
     image = np.concatenate([unshuffled(one, dtype) for one in (plain, odd, odd, plain, short)])
     frame = Frame(compressed("bslz4", stream, image.shape, dtype))
     assert frame.data.tobytes() == image.tobytes()
-    # Where they are as long as their block, and no LZ4.
-    broken = Frame(compressed("bslz4", stream.replace(packed, bytes(8192)), image.shape, dtype))
-    with pytest.raises(FrameError, match="bslz4"):
-        broken.decode()
+    # As long as their block, and no LZ4, or LZ4 of less.
+    for wrong in (bytes(8192), lz4_literals(plain[: 8192 - 33])):
+        assert len(wrong) == 8192
+        broken = Frame(compressed("bslz4", stream.replace(packed, wrong), image.shape, dtype))
+        with pytest.raises(FrameError, match="bslz4"):
+            broken.decode()
 
 
 @pytest.mark.parametrize("dtype", ["?", "i1", "u2", "i4", "f4", "u8", "f8"])

@@ -51,6 +51,19 @@ def address(array: NDArray) -> int:
     return found
 
 
+def extent(array: NDArray) -> tuple[int, int]:
+    """Where its elements begin and end; twice the same of an empty one."""
+    low = high = address(array)
+    if array.size:
+        for size, stride in zip(array.shape, array.strides, strict=True):
+            if stride < 0:
+                low += (size - 1) * stride
+            else:
+                high += (size - 1) * stride
+        high += array.itemsize
+    return low, high
+
+
 def is_aligned(array: NDArray) -> bool:
     """Whether the array begins at a multiple of ALIGNMENT."""
     return address(array) % ALIGNMENT == 0

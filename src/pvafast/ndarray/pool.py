@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, final
 import numpy as np
 
 from .. import _backend, _memory
-from .._memory import ALIGNMENT, NDArray, address
+from .._memory import ALIGNMENT, NDArray, address, extent
 from ..errors import FrameError
 from .frame import MAX_BYTES, ByteOrder, Frame
 from .shared import PAGE, FrameHandle, Segment
@@ -140,7 +140,7 @@ class FramePool:
         frame = Frame(value, dtype=dtype, byteorder=byteorder, max_bytes=max_bytes)
         if not frame.codec:
             start = address(frame.data)
-            if start % ALIGNMENT == 0 and self._ring.index(frame.data, start) is not None:
+            if start % ALIGNMENT == 0 and self._ring.number(start, start + frame.data.nbytes) is not None:
                 return frame
         if frame.nbytes > self.nbytes and self.on_full != "allocate":
             raise FrameError(f"a frame of {frame.nbytes} bytes, the buffers of the pool have {self.nbytes}")
@@ -195,7 +195,7 @@ class FramePool:
         if segment is None:
             raise ValueError("the pool is not in shared memory: FramePool(..., shared=True)")
         data = array.data if isinstance(array, Frame) else array
-        number = self._ring.index(data, address(data))
+        number = self._ring.number(*extent(data))
         if number is None:
             raise ValueError("the array does not lie in this pool")
         return segment.handle(data, number)
@@ -279,19 +279,12 @@ class _Ring:
         """Nobody holds the buffer any more. Called by finalisers."""
         self.free.put(number)
 
-    def index(self, array: NDArray, start: int) -> int | None:
-        """The number of the buffer that the array, which begins at address `start`, lies in."""
-        if not array.size:
-            return None
-        low = high = start - self.start
-        for size, stride in zip(array.shape, array.strides, strict=True):
-            if stride < 0:
-                low += (size - 1) * stride
-            else:
-                high += (size - 1) * stride
-        number = low // self.capacity
-        inside = 0 <= number < self.count and high + array.itemsize <= (number + 1) * self.capacity
-        return number if inside else None
+    def number(self, start: int, stop: int) -> int | None:
+        """Of the buffer that holds the bytes at these addresses; None if they are none, or lie elsewhere."""
+        number = (start - self.start) // self.capacity
+        if start < stop and 0 <= number < self.count and stop <= self.start + (number + 1) * self.capacity:
+            return number
+        return None
 
     def in_use(self) -> int:
         return self.count - self.free.qsize() + self.closed
