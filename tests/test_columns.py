@@ -297,3 +297,95 @@ def test_twins_agree_on_mutated_updates(twins: tuple[SimpleNamespace, SimpleName
                 )
             )
         assert outcomes[0] == outcomes[1]
+
+
+# -- Arrow
+
+MIXED = {
+    "value": "double", "ok": "bool", "n": "uint16", "s": "string", "same": "int32[]", "var": "float[]", "flags": "bool[]",
+    "names": "string[]", "timeStamp": {"secondsPastEpoch": "int64", "nanoseconds": "int32", "userTag": "int32"},
+}  # fmt: skip
+
+
+def mixed(backend: SimpleNamespace, rows: int = 5) -> Any:
+    """Columns of every kind that Arrow has, by way of the encoder."""
+    fd = backend.introspection.FieldDesc.of(MIXED)
+    columns = backend.columns.Columns(fd)
+    for i in range(rows):
+        value = backend.value.Value(
+            fd,
+            {
+                "value": i / 2, "ok": bool(i % 2), "n": i, "s": "é" * i, "same": [i, -i], "var": [0.5] * i,
+                "flags": [True, False][: i % 3], "names": [f"a{i}", ""][: i % 3],
+                "timeStamp": {"secondsPastEpoch": 1_700_000_000 + i, "nanoseconds": 5},
+            },
+        )  # fmt: skip
+        columns.add_update(backend.codec.Codec().encode_update(value), received=1000 + i)
+    return columns
+
+
+def test_arrow(backend: SimpleNamespace) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("nanoarrow")
+    columns = mixed(backend)
+    batch = pa.record_batch(columns.to_arrow())
+    batch.validate(full=True)
+    assert batch.schema.field("time").type == pa.timestamp("ns", "UTC")
+    assert batch.schema.field("same").type == pa.list_(pa.int32(), 2)
+    assert batch.schema.field("var").type == pa.large_list(pa.float32())
+    assert batch.column("time").cast(pa.int64()).to_pylist() == [
+        1_700_000_000_000_000_005 + i * 10**9 for i in range(5)
+    ]
+    assert batch.column("received").cast(pa.int64()).to_pylist() == [1000, 1001, 1002, 1003, 1004]
+    assert batch.column("value").to_pylist() == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert batch.column("ok").to_pylist() == [False, True, False, True, False]
+    assert batch.column("n").to_pylist() == [0, 1, 2, 3, 4]
+    assert batch.column("s").to_pylist() == ["", "é", "éé", "ééé", "éééé"]
+    assert batch.column("same").to_pylist() == [[0, 0], [1, -1], [2, -2], [3, -3], [4, -4]]
+    assert batch.column("var").to_pylist() == [[0.5] * i for i in range(5)]
+    assert batch.column("flags").to_pylist() == [[], [True], [True, False], [], [True]]
+    assert batch.column("names").to_pylist() == [[], ["a1"], ["a2", ""], [], ["a4"]]
+    assert batch.column("timeStamp.nanoseconds").to_pylist() == [5] * 5
+
+
+def test_arrow_does_not_copy_and_outlives_the_columns(backend: SimpleNamespace) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("nanoarrow")
+    columns = mixed(backend, 200)
+    made = columns.to_arrow()
+    address = (
+        columns["value"].ctypes.data if backend.name == "c" else None
+    )  # of lists arrays are made each time
+    first, second = pa.record_batch(made), pa.record_batch(made)
+    del made
+    columns.clear()
+    del columns
+    found = {batch.column("value").buffers()[1].address for batch in (first, second)}
+    assert len(found) == 1
+    assert address is None or found == {address}
+    for batch in (first, second):
+        assert batch.column("value").to_pylist() == [i / 2 for i in range(200)]
+
+
+def test_arrow_of_no_rows(backend: SimpleNamespace) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("nanoarrow")
+    batch = pa.record_batch(backend.columns.Columns(MIXED).to_arrow())
+    assert batch.num_rows == 0
+    assert batch.schema.names[:3] == ["time", "received", "value"]
+
+
+def test_arrow_refuses_what_it_has_no_type_for(backend: SimpleNamespace) -> None:
+    pytest.importorskip("nanoarrow")
+    fd = backend.introspection.FieldDesc.of({"value": "double", "what": "any"})
+    with pytest.raises(TypeError, match=r"a any has no Arrow type, at `what`: name the fields"):
+        backend.columns.Columns(fd).to_arrow()
+    assert len(backend.columns.Columns(fd, ["value"]).to_arrow()) == 0
+
+
+def test_pandas(backend: SimpleNamespace) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = mixed(backend).to_pandas()
+    assert frame["value"].tolist() == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert frame["names"].tolist() == [[], ["a1"], ["a2", ""], [], ["a4"]]
+    assert frame.index[1] == pandas.Timestamp(1_700_000_001_000_000_005, unit="ns", tz="UTC")

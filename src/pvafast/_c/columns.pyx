@@ -16,7 +16,7 @@ from .value cimport Value, read_leaf, read_update, zero
 
 import numpy as np
 
-from .._columntext import as_numpy, as_pandas, offsets_of, stacked
+from .._columntext import as_arrow, as_numpy, as_pandas, offsets_of, stacked
 from ..errors import DecodeError, LocalProtocolError
 
 cdef extern from *:
@@ -602,6 +602,16 @@ cdef class Columns:
     def to_numpy(self):
         """A structured array, one record a row, one field a column."""
         return as_numpy(self)
+
+    def to_arrow(self):
+        """A nanoarrow.Array of structures, for anything that takes the Arrow C data interface. Needs nanoarrow, not pyarrow.
+
+        One structure a row: `time` and `received` (timestamp[ns, UTC]), then the fields by their dotted names. Numbers are
+        not copied. Arrays of one length are fixed-size lists, others large lists. TypeError for structure arrays, unions
+        and anys, which have no Arrow type: name the fields that you want. Hand it on:
+        ``pyarrow.record_batch(x)``, ``polars.DataFrame(x)``, ``pandas.DataFrame.from_arrow(x)``.
+        """
+        return as_arrow(self)
 
     def to_pandas(self):
         """A pandas.DataFrame with the time stamps as its index. Needs pandas."""

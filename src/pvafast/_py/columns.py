@@ -7,7 +7,7 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from .._columntext import as_numpy, as_pandas, offsets_of, stacked
+from .._columntext import as_arrow, as_numpy, as_pandas, offsets_of, stacked
 from .._types import SCALARS, STRING
 from ..errors import DecodeError, LocalProtocolError
 from .bitset import _iterate, _read_bits
@@ -238,6 +238,16 @@ class Columns:
     def to_numpy(self) -> Any:
         """A structured array, one record a row, one field a column."""
         return as_numpy(self)
+
+    def to_arrow(self) -> Any:
+        """A nanoarrow.Array of structures, for anything that takes the Arrow C data interface. Needs nanoarrow, not pyarrow.
+
+        One structure a row: `time` and `received` (timestamp[ns, UTC]), then the fields by their dotted names. Numbers are
+        not copied. Arrays of one length are fixed-size lists, others large lists. TypeError for structure arrays, unions
+        and anys, which have no Arrow type: name the fields that you want. Hand it on:
+        ``pyarrow.record_batch(x)``, ``polars.DataFrame(x)``, ``pandas.DataFrame.from_arrow(x)``.
+        """
+        return as_arrow(self)
 
     def to_pandas(self) -> Any:
         """A pandas.DataFrame with the time stamps as its index. Needs pandas."""
