@@ -18,7 +18,7 @@ TWINS = ("c", "py")
 SUBJECTS = (*TWINS, "spvirit", "caproto")
 WORDS = (
     *("buffer", "bitset", "introspection", "array", "value", "projection", "codec", "framing"),
-    *("columns", "monitor", "losses"),
+    *("columns", "monitor", "losses", "packets"),
 )
 
 

@@ -20,7 +20,7 @@ settings.load_profile("pvafast")
 TWINS = {"c": "pvafast._c", "py": "pvafast._py"}
 WORDS = (
     *("buffer", "bitset", "introspection", "array", "value", "projection", "codec", "framing"),
-    *("columns", "monitor", "losses"),
+    *("columns", "monitor", "losses", "packets"),
 )
 
 

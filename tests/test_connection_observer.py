@@ -96,6 +96,20 @@ class Talk:
         return self.add(messages.MonitorUpdate(ioid=ioid, value=Value(NT, fields)))
 
 
+def in_runs(chunks: Iterable[tuple[Any, bytes]]) -> Iterator[tuple[Any, list[bytes], list[int]]]:
+    """Chunks of one direction that follow each other together; the time of a chunk is its number."""
+    run: tuple[Any, list[bytes], list[int]] | None = None
+    for i, (direction, data) in enumerate(chunks):
+        if run is None or run[0] != direction:
+            if run is not None:
+                yield run
+            run = direction, [], []
+        run[1].append(data)
+        run[2].append(i)
+    if run is not None:
+        yield run
+
+
 def last(found: list[Heard | Malformed]) -> Any:
     return found[-1]
 
@@ -267,10 +281,37 @@ def test_it_never_raises_and_recovers(seed: int) -> None:
         found = [
             event
             for role, data in talk.chunks
-            for event in observer.observe(role if seed % 3 else {"client": 0, "server": 1}[role], data)  # type: ignore[arg-type]
+            for event in observer.observe(
+                role if seed % 3 else {"client": 0, "server": 1}[role], [data], [None]
+            )  # type: ignore[arg-type]
         ]
         event = last(found)
         assert (event.pv, event.value["value"], event.value["count"]) == ("the:pv", 1.5, 3), session
+
+
+@pytest.mark.parametrize("session", SMALL, ids=str)
+def test_runs_of_chunks(session: Session) -> None:
+    """However the bytes are cut, also with damage among them: the same events as from chunk after chunk, at the same times."""
+    rng = random.Random(session.name)
+    chunks: list[tuple[Any, bytes]] = []
+    for talk in session.talks[:1]:
+        for role, data in talk.chunks:
+            for at in range(0, len(data), size_ := rng.choice([1, 7, 60, 1448, 1 << 20])):
+                chunks.append((role, data[at : at + size_]))
+    for damage in (False, True):
+        if damage:
+            for i in rng.sample(range(len(chunks)), min(3, len(chunks))):
+                role, data = chunks[i]
+                chunks[i] = role, bytes([data[0] ^ 0xFF]) + data[1:]
+        one_by_one, together = Observer(), Observer()
+        expected: list[Any] = []
+        for i, (role, data) in enumerate(chunks):
+            one_by_one.receive_data(role, data, i)
+            expected += one_by_one.events()
+        found = [event for run in in_runs(chunks) for event in together.observe(*run)]
+        assert [(event.time, event.offset, repr(event)) for event in found] == [
+            (event.time, event.offset, repr(event)) for event in expected
+        ]
 
 
 @pytest.mark.parametrize("session", WHOLE, ids=str)
@@ -349,7 +390,7 @@ def test_fields_of_an_observed_message() -> None:
     observer = Observer()
     found = []
     for i, (role, data) in enumerate(talk.chunks):
-        found += observer.observe(role, data, time=i)  # type: ignore[arg-type]
+        found += observer.observe(role, [data], [i])  # type: ignore[arg-type]
     put, reply = found[-2:]
     assert isinstance(put, Observed)
     assert isinstance(reply, Observed)

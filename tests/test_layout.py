@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "pvafast"
 WORDS = (
     *("buffer", "framing", "bitset", "introspection", "array", "value", "projection", "codec"),
-    *("columns", "monitor", "losses"),
+    *("columns", "monitor", "losses", "packets"),
 )
 # A room may import from the rooms to its left. In each twin the words stand in order, where _py is named.
 ORDER = (

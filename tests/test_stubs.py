@@ -67,6 +67,9 @@ CONSTRUCTORS: dict[str, dict[str, Any]] = {
     },
     "losses.Losses": {"per_second": 1000},
     "projection.Projection": {"type": "struct{int8 a, int8 b}", "fields": ["b"], "strict": False},
+    "packets.Flow": {"connection": 1, "side": 1},
+    "packets.Run": {"flow": 1, "clock": 2},
+    "packets.Plain": {"flows": {b"key": 1}, "clock": 2, "together": True},
     "framing.Framer": {"limits": Limits(depth=3), "from_server": True, "allocate": None},
     "framing.Message": {
         "version": 1,
@@ -87,6 +90,9 @@ READ = {
     "columns.Columns": ("fields",),
     "projection.Projection": ("type", "fields"),
     "monitor.Update": ("ioid", "pv", "offset", "direction", "value", "overrun", "time", "seen", "note"),
+    "packets.Flow": ("connection", "side", "peer", "run", "fast", "next", "acked", "touched"),
+    "packets.Run": ("flow", "clock", "times", "chunks", "size"),
+    "packets.Plain": ("flows", "clock", "together", "count", "ticks"),
     "framing.Framer": ("offset", "pending"),
     "framing.Message": tuple(CONSTRUCTORS["framing.Message"]),
 }

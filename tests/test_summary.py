@@ -159,7 +159,7 @@ def of(file: bytes, *, batches: bool = True) -> Summary:
     summary = Summary()
     records = read(io.BytesIO(file))
     if batches:
-        for batch in records.batches():
+        for batch in records.batches(together=True):
             summary.add_batch(batch)
     else:
         for record in records:
@@ -505,6 +505,27 @@ def test_only_one_side_in_the_capture() -> None:
     assert summary.unanswered() == []
     assert summary.one_sided() == [("10.0.0.1:40000", "10.0.0.2:5075")]
     assert section(summary, "only the client is heard") == ["10.0.0.1:40000 → 10.0.0.2:5075"]
+
+
+def test_updates_of_many_connections_in_turn() -> None:
+    """Two subscribers of each PV: updates are added up run by run, and first and last are those of all the same."""
+    chats = [Chat(40_000 + i).open().create("A", cid=1).create("B", cid=2) for i in range(2)]
+    for chat in chats:
+        chat.subscribe(ioid=1, cid=1).subscribe(ioid=2, cid=2, at=0.03)
+    #        second, connection, ioid: B of the first comes before A of the other; the first A of all is the other's
+    said = [(1, 0, 2), (2, 1, 1), (3, 0, 1), (4, 1, 2), (5, 0, 1), (6, 1, 1), (7, 0, 2)]
+    for at, which, ioid in said:
+        chats[which].update(at, Value(NT, {"value": float(at)}), ioid=ioid)
+    chats[1].update(8, Value(NT, {"value": 8.0}), ioid=2).update(9, Value(NT, {"value": 9.0}), ioid=1)
+    chats[0].update(10, Value(NT, {"value": 10.0}), ioid=2)
+    file = capture(*chats)
+    for batches in (True, False):
+        pvs = of(file, batches=batches).pvs
+        assert {name: (pv.updates, (pv.first - NOW * 10**9) / 1e9, (pv.last - NOW * 10**9) / 1e9) for name, pv in pvs.items()} == {
+            "A": (5, 2, 9),
+            "B": (5, 1, 10),
+        }  # fmt: skip
+    assert of(file).text() == of(file, batches=False).text()
 
 
 def test_updates_of_which_only_the_servers_side_is_known() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         introspection,
         losses,
         monitor,
+        packets,
         projection,
         value,
     )
@@ -36,6 +37,7 @@ else:
             introspection,
             losses,
             monitor,
+            packets,
             projection,
             value,
         )
@@ -53,6 +55,7 @@ else:
             introspection,
             losses,
             monitor,
+            packets,
             projection,
             value,
         )
@@ -69,6 +72,7 @@ __all__ = [
     "introspection",
     "losses",
     "monitor",
+    "packets",
     "projection",
     "value",
 ]

@@ -10,3 +10,6 @@ cdef class Message:
     cdef readonly unsigned char version
     cdef readonly unsigned char flags
     cdef readonly unsigned char command
+
+
+cdef list receive(object framer, object data, bint *damaged)

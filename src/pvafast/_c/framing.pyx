@@ -963,6 +963,18 @@ cdef class Framer:
         return size >= left or _possible(p + pos + HEADER + size, left - size)
 
 
+cdef list receive(object framer, object data, bint *damaged):
+    """`receive_data`, then the `messages`; damaged: whether an error waits behind them."""
+    cdef Framer self = <Framer?>framer
+    cdef list ready
+    self.receive_data(data)
+    ready = self.ready
+    if ready:
+        self.ready = []
+    damaged[0] = self.error is not None
+    return ready
+
+
 cdef const unsigned char *_bytes_of(object owner) except NULL:
     """Of bytes or a _Store: valid while the owner is held."""
     if PyBytes_CheckExact(owner):

@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from .bitset cimport BitSet, read_bitset
 from .buffer cimport Caps, Cursor, get32, left, load_caps, owner_of, start_cursor
 from .codec cimport Codec, type_of
-from .framing cimport Message
+from .framing cimport Message, receive
 from .introspection cimport FieldDesc, same_type
 from .projection cimport Projection, read_projected_update
 from .value cimport Value, read_update
@@ -105,6 +105,28 @@ cdef class Update:
         return f"<Update {self.pv!r} {self.value!r}{overrun}{note}>"
 
 
+def receive_updates(
+    framer not None, list chunks not None, list times not None, Py_ssize_t first, dict operations not None, Codec codec not None,
+    list found not None,
+):
+    """Feed chunks[first:] to the framer and append the updates in them to `found`, as long as all messages are plain.
+
+    Returns how many chunks were fed, and None if there was nothing else; otherwise the messages of the last one that follow
+    its updates, behind which `framer.messages` may have more to say. times: of each chunk, and so of the updates whose
+    last byte is in it. What is plain `read_updates` tells.
+    """
+    cdef list messages
+    cdef Py_ssize_t at, taken
+    cdef bint damaged = False
+    for at in range(first, len(chunks)):
+        time = times[at]
+        messages = receive(framer, chunks[at], &damaged)
+        taken = _read(messages, 0, operations, codec, time, found) if messages else 0
+        if taken < len(messages) or damaged:
+            return at + 1, messages[taken:]
+    return len(chunks), None
+
+
 def read_updates(list messages not None, Py_ssize_t first, dict operations not None, Codec codec not None, time=None):
     """The updates that `messages[first:]` begin with, up to the first message that is not plain.
 
@@ -114,7 +136,15 @@ def read_updates(list messages not None, Py_ssize_t first, dict operations not N
     not plain (None: any is). What is damaged is not plain: nothing is raised.
     """
     cdef list found = []
-    cdef Py_ssize_t i
+    _read(messages, first, operations, codec, time, found)
+    return found
+
+
+cdef Py_ssize_t _read(
+    list messages, Py_ssize_t first, dict operations, Codec codec, object time, list found
+) except -1:
+    """`read_updates`, which are appended to `found`; returns how many there were."""
+    cdef Py_ssize_t i, before = len(found)
     cdef Message message
     cdef Cursor c
     cdef object data = None
@@ -127,7 +157,7 @@ def read_updates(list messages not None, Py_ssize_t first, dict operations not N
     cdef Update update
     cdef object operation = None
     if codec.known.broken:
-        return found
+        return 0
     for i in range(first, len(messages)):
         message = messages[i]
         if message.command != MONITOR or message.flags & CONTROL or not message.flags & FROM_SERVER:
@@ -180,7 +210,7 @@ def read_updates(list messages not None, Py_ssize_t first, dict operations not N
         update.seen = NO_BITS if seen is None else seen
         update.note = ""
         found.append(update)
-    return found
+    return len(found) - before
 
 
 def run_length(list messages not None, Py_ssize_t first):

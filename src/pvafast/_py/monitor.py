@@ -8,7 +8,7 @@ from ..errors import DecodeError, LocalProtocolError
 from .bitset import BitSet
 from .buffer import _U32
 from .codec import Codec
-from .framing import Message
+from .framing import Framer, Message
 from .introspection import FieldDesc
 from .value import Value
 
@@ -115,6 +115,35 @@ class Update:
 
 
 Update.__module__ = "pvafast"
+
+
+def receive_updates(
+    framer: Framer,
+    chunks: list[bytes],
+    times: list[Any],
+    first: int,
+    operations: dict[int, Any],
+    codec: Codec,
+    found: list[Any],
+) -> tuple[int, list[Message] | None]:
+    """Feed chunks[first:] to the framer and append the updates in them to `found`, as long as all messages are plain.
+
+    Returns how many chunks were fed, and None if there was nothing else; otherwise the messages of the last one that follow
+    its updates, behind which `framer.messages` may have more to say. times: of each chunk, and so of the updates whose
+    last byte is in it. What is plain `read_updates` tells.
+    """
+    for at in range(first, len(chunks)):
+        time = times[at]
+        framer.receive_data(chunks[at])
+        try:
+            messages = framer.messages()
+        except DecodeError:  # raised once more when the caller asks
+            return at + 1, []
+        updates = read_updates(messages, 0, operations, codec, time) if messages else []
+        found += updates
+        if len(updates) < len(messages) or framer._error is not None:
+            return at + 1, messages[len(updates) :]
+    return len(chunks), None
 
 
 def read_updates(

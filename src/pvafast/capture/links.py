@@ -14,24 +14,13 @@ RAW: Final = frozenset({12, 14, 101, 228, 229})
 SUPPORTED: Final = frozenset({ETHERNET, NULL, LOOP, COOKED, COOKED2}) | RAW
 
 # 802.1Q, 802.1ad and the numbers used for the outer tag before there was a standard.
-TAG: Final = b"\x81\x00"
-_TAGS: Final = frozenset({TAG, b"\x88\xa8", b"\x91\x00", b"\x92\x00", b"\x93\x00"})
+_TAGS: Final = frozenset({b"\x81\x00", b"\x88\xa8", b"\x91\x00", b"\x92\x00", b"\x93\x00"})
 # A tag costs four bytes: this stops nothing but nonsense.
 _TAG_LIMIT: Final = 8
-_IPV4, IPV6 = b"\x08\x00", b"\x86\xdd"
+_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 # The family number of IPv6 is 24, 28 or 30 on the BSDs and macOS, 10 on Linux; of IPv4 it is 2 on all of them.
 _FAMILIES_6: Final = frozenset(n.to_bytes(4, order) for n in (10, 24, 28, 30) for order in ("little", "big"))
 _FAMILIES_4: Final = frozenset({b"\x02\0\0\0", b"\0\0\0\x02"})
-
-# The plain case of each link type: how many bytes come before IPv4, and a struct format that picks what tells IPv4 there.
-PLAIN: Final[dict[int, tuple[int, str, bytes]]] = {
-    ETHERNET: (14, "12x2s", _IPV4),
-    COOKED: (16, "14x2s", _IPV4),
-    COOKED2: (20, "2s18x", _IPV4),
-    NULL: (4, "4s", b"\x02\0\0\0"),
-    LOOP: (4, "4s", b"\0\0\0\x02"),
-    **dict.fromkeys(RAW, (0, "0s", b"")),
-}
 
 # A fragment can be eight bytes of a datagram that never becomes whole.
 _DATAGRAMS_LIMIT: Final = 256
@@ -82,7 +71,7 @@ def network(link: int, data: bytes, start: int, end: int) -> tuple[int, int]:
         kind, at = data[at + 2 : at + 4], at + 4
     if at > end:
         return 0, 0
-    return (4, at) if kind == _IPV4 else (6, at) if kind == IPV6 else (0, 0)
+    return (4, at) if kind == _IPV4 else (6, at) if kind == _IPV6 else (0, 0)
 
 
 @final

@@ -102,8 +102,8 @@ class Pv:
     """
 
     __slots__ = (
-        "bytes", "clock", "codec", "commands", "first", "frames", "is_image", "latencies", "name", "pixels", "shape",
-        "shapes", "started", "subscriptions", "ticks", "type", "unpacked", "updates",
+        "began", "bytes", "clock", "codec", "commands", "first", "frames", "is_image", "latencies", "name", "pixels",
+        "shape", "shapes", "started", "subscriptions", "ticks", "type", "unpacked", "updates",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -112,7 +112,8 @@ class Pv:
         self.updates = 0
         self.bytes = 0
         self.first = 0
-        # Of the last update, as the capture counts.
+        # Of the first update and of the last one, as the capture counts.
+        self.began = 0
         self.ticks = 0
         self.clock = _NO_CLOCK
         self.is_image = False
@@ -377,6 +378,10 @@ class Summary:
                 pv = self.pvs.get(operation.pv)
                 if pv is None or not pv.updates or number not in self._connections:
                     pv = self._first_update(Record(event, src, dst, transport, number, event.time, clock))
+                elif event.time < pv.began:
+                    # Those of another subscriber can be told of before.
+                    pv.began = event.time
+                    pv.first = min(pv.first, clock.nanoseconds(event.time))
                 lost = self._subscription(number, operation.ioid, pv, clock)
             updates += 1
             size += event.frame.size
@@ -399,10 +404,12 @@ class Summary:
         self.records += updates
         self.bytes += size
         if pv is not None:
+            # Later ones of another subscriber can have been told of before.
+            if ticks >= pv.ticks if clock is pv.clock else clock.nanoseconds(ticks) >= pv.last:
+                pv.ticks = ticks
+                pv.clock = clock
             pv.updates += updates
             pv.bytes += size
-            pv.ticks = ticks
-            pv.clock = clock
         connection = self._connections.get(number)  # type: ignore[arg-type]
         if connection is not None:
             connection.bytes += size
@@ -432,6 +439,7 @@ class Summary:
             pv = self._pv(record)
             if pv is not None and not pv.updates:
                 pv.first = now
+                pv.began = record.ticks
             if record.frame is not None:
                 self._count(pv, record.connection, 1, record.frame.size, record.ticks, record.clock)
             if connection is not None and message.ioid in connection.subscribed:
@@ -526,6 +534,7 @@ class Summary:
         pv = self._pv(record)
         if pv is not None and not pv.updates:
             pv.first = now
+            pv.began = record.ticks
             _learn(pv, record.value.type)
         return pv
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 from typing import Final, Literal, final
 
+from .._backend import packets
 from .events import Clock, Closed, Connection, Data, Event, Gap, Opened
 from .links import address
 
@@ -45,45 +46,35 @@ _EMBRYO, _OPEN, _CLOSED = 0, 1, 2
 
 
 @final
-class Half:
+class Half(packets.Flow):
     """One direction of a connection.
 
-    fast: nothing is out of the ordinary, so that a segment which begins at `next` can be handed on without further thought.
-    next: sequence number of the next byte, -1 before the first. isn: of its SYN, -1 where that was not seen. fin: of its FIN.
-    acked: the latest acknowledgement of its receiver. touched: number of its latest packet.
+    fast: nothing is out of the ordinary. next, acked: -1 before the first. isn: sequence number of its SYN, -1 where that
+    was not seen. fin: of its FIN.
     held: a heap of (position, order, payload, missing, time, clock) behind a hole; position counts from `base`, which
     moves with `next`.
     """
 
     __slots__ = (
-        "acked",
         "base",
-        "connection",
         "done",
-        "fast",
         "fin",
         "held",
         "held_cost",
         "hole_since",
         "isn",
-        "next",
         "patience",
-        "peer",
-        "side",
         "stray_at",
         "strays",
-        "touched",
     )
 
+    connection: Connection
     peer: Half
 
     def __init__(self, connection: Connection, side: int) -> None:
-        self.connection = connection
-        self.side = side
-        self.fast = False
-        self.next = self.isn = self.fin = self.acked = self.stray_at = -1
+        super().__init__(connection, side)
+        self.isn = self.fin = self.stray_at = -1
         self.done = False
-        self.touched = 0
         self.held: list[tuple[int, int, bytes, int, int, Clock]] = []
         self.held_cost = 0
         self.base = 0

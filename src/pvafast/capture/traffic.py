@@ -1,7 +1,7 @@
 """Packets -> events: the loop that everything in a capture goes through.
 
-The plain case (IP without options or fragments, TCP, the next segment of a stream) is handled in line, for about 1 µs a
-packet; everything else goes through links.py and tcp.py.
+The plain case (IP without options or fragments, TCP, the next segment of a stream) comes in runs of packets, made by a
+compiled word; everything else goes through links.py and tcp.py.
 """
 
 from __future__ import annotations
@@ -10,16 +10,12 @@ import struct
 from collections.abc import Iterator
 from typing import Final, final
 
+from .._backend import packets
 from .events import Clock, Damage, Data, Datagram, Event
 from .files import Capture, Interface
-from .links import ETHERNET, IPV6, PLAIN, SUPPORTED, TAG, TCP, Internet, Transport, network
-from .tcp import ACK, FIN, RST, SYN, Streams, ends
+from .links import SUPPORTED, TCP, Internet, Transport, network
+from .tcp import Streams, ends
 
-# IPv6 and TCP: first byte, length, protocol, key, sequence, acknowledgement, header length, flags.
-_plain6 = struct.Struct(">B3xHBx36sIIBB").unpack_from
-
-_MASK: Final = 0xFFFFFFFF
-_SPECIAL: Final = FIN | SYN | RST | ACK
 _SWEEP: Final = 32_768
 _NAMES_LIMIT: Final = 65_536
 # Datagrams to remember, so that one which two interfaces saw is told of once.
@@ -65,67 +61,40 @@ class Traffic:
         return found
 
     def __iter__(self) -> Iterator[Event]:
+        for found in self.runs():
+            if not isinstance(found, list):
+                yield found
+                continue
+            for run in found:
+                flow, clock = run.flow, run.clock
+                for time, data in zip(run.times, run.chunks, strict=True):
+                    if flow.connection.ignored:
+                        break
+                    yield Data(flow.connection, flow.side, time, clock, data)
+
+    def runs(self, together: bool = False) -> Iterator[Event | list[packets.Run]]:
+        """The same, but plain packets come as lists of runs, in place of many Data; together: see packets.Plain.
+
+        Connections that are `ignored` can be among them.
+        """
         streams = self._streams
-        find = streams.flows.get
-        make = tuple.__new__
         statistics = self._statistics
-        special = _SPECIAL
-        current: Interface | None = None
-        link, skip, expected = -1, 0, b""
-        unpack = struct.Struct(">40x").unpack_from
-        count = 0
+        plain = packets.Plain(streams.flows, Clock(), together)
         sweep = _SWEEP
-        time, clock = 0, Clock()
-        for interface, time, data, start, end, length in self._capture.packets():
-            count += 1
-            if interface is not current:
-                current = interface
-                clock = interface.clock
-                link = interface.link
-                # A link type without a plain case never has the 2**62 bytes asked for here.
-                skip, picture, expected = PLAIN.get(link, (1 << 62, "0s", b""))
-                unpack = struct.Struct(f">{picture}BxHxxHxB2x12sIIBB").unpack_from
-            first = start + skip
-            if first + 40 <= end:
-                kind, version, total, fragment, protocol, key, sequence, ack, header, flags = unpack(
-                    data, start
-                )
-                if kind == TAG and link == ETHERNET and first + 44 <= end:
-                    first += 4
-                    kind, version, total, fragment, protocol, key, sequence, ack, header, flags = unpack(
-                        data, start + 4
-                    )
-                if version == 0x45 and protocol == TCP and kind == expected and not fragment & 0x3FFF:
-                    stop = first + total
-                    first += 20
-                elif kind == IPV6 and first + 60 <= end:
-                    version, total, protocol, key, sequence, ack, header, flags = _plain6(data, first)
-                    stop = first + 40 + total if version >> 4 == 6 and protocol == TCP and total else 0
-                    first += 40
-                else:
-                    stop = 0
-                half = find(key) if stop else None
-                if half is not None and half.next == sequence and half.fast and flags & special == ACK:
-                    first += (header >> 4) * 4
-                    if first < stop <= end and header >= 0x50:
-                        half.next = (sequence + stop - first) & _MASK
-                        half.touched = count
-                        half.peer.acked = ack
-                        connection = half.connection
-                        if not connection.ignored:
-                            yield make(Data, (connection, half.side, time, clock, data[first:stop]))
-                        continue
-                    if first == stop <= end and header >= 0x50:
-                        half.touched = count
-                        half.peer.acked = ack
-                        continue
-            statistics.packets = count
-            yield from self._slow(interface, link, time, clock, data, start, end, length, count)
+        for item in self._capture.runs(plain):
+            if isinstance(item, list):
+                yield item
+                continue
+            interface, time, data, start, end, length = item
+            statistics.packets = plain.count = count = plain.count + 1
+            plain.ticks = time
+            plain.clock = clock = interface.clock
+            yield from self._slow(interface, interface.link, time, clock, data, start, end, length, count)
             if count >= sweep:
                 sweep = count + _SWEEP
                 yield from streams.sweep(time, clock)
-        statistics.packets = count
-        yield from streams.end(time, clock)
+        statistics.packets = plain.count
+        yield from streams.end(plain.ticks, plain.clock)
         if self._capture.damage:
             yield Damage(*self._capture.damage)
 

@@ -150,7 +150,7 @@ def decode(
     # Lines on the same terminal say better how far it is.
     shows = sys.stderr.isatty() and (quiet or not sys.stdout.isatty())
     if summary is not None:
-        batches = records.batches()
+        batches = records.batches(together=True)
         for batch in progress(batches, records) if shows else batches:
             summary.add_batch(batch)
     else:

@@ -17,6 +17,7 @@ from .events import NO_BITS, Malformed, Observed, Role
 
 Update: TypeAlias = monitor.Update
 read_updates: Final = monitor.read_updates
+receive_updates: Final = monitor.receive_updates
 FieldDesc: TypeAlias = introspection.FieldDesc
 # A stream of the conversation: who sends it; 0 or 1 where that shall be learnt from it; None for both directions in one.
 Stream: TypeAlias = Role | Literal[0, 1] | None
@@ -210,30 +211,29 @@ class Observer:
         stream.framer.receive_data(data)
         self._drain(stream, time)
 
-    def observe(self, direction: Stream, data: Any, time: Any = None) -> list[Observed | Update | Malformed]:
-        """`receive_data` and all `events` in one: in half the time where the bytes are an update or two."""
+    def observe(
+        self, direction: Stream, chunks: list[bytes], times: list[Any]
+    ) -> list[Observed | Update | Malformed]:
+        """`receive_data` and all `events` in one, of many chunks: far faster where they bring updates, however small."""
         stream = self._streams.get(direction) or self._open(direction)
-        framer = stream.framer
-        framer.receive_data(data)
         server = self._server
-        if stream.side is server and server.begun and stream.damage is None and not self._work:
-            try:
-                found = framer.messages()
-            except DecodeError:
-                pass  # raised once more in _drain
+        found: list[Observed | Update | Malformed] = []
+        at = 0
+        while at < len(chunks):
+            if stream.side is server and server.begun and stream.damage is None and not self._work:
+                at, rest = receive_updates(
+                    stream.framer, chunks, times, at, self._operations, server.codec, found
+                )
+                if rest is None:
+                    break
+                if rest:
+                    self._work.append(_Batch(stream, rest, times[at - 1]))
             else:
-                plain: list[Any] = read_updates(found, 0, self._operations, server.codec, time)
-                if len(plain) < len(found):
-                    batch = _Batch(stream, found, time)
-                    batch.at = len(plain)
-                    self._work.append(batch)
-                elif not framer.pending:
-                    return plain
-                self._drain(stream, time)
-                plain += self.events()
-                return plain
-        self._drain(stream, time)
-        return list(self.events())
+                stream.framer.receive_data(chunks[at])
+                at += 1
+            self._drain(stream, times[at - 1])
+            found += self.events()
+        return found
 
     def receive_gap(self, direction: Stream, nbytes: int, time: Any = None) -> None:
         """`nbytes` of a stream are missing here. 0: how many is not known, or the stream is joined in its middle."""
