@@ -24,10 +24,15 @@ from .errors import (
 from .limits import Limits
 
 if TYPE_CHECKING:
-    from . import capture, client
+    from . import capture, client, server
     from .client import Client
+    from .server import PV, Server
 else:  # a program that decodes need not wait for asyncio, one that is a client not for captures
-    __getattr__, __dir__ = lazily(__name__, {"capture": ".capture", "client": ".client", "Client": ".client"})
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {"capture": ".capture", "client": ".client", "Client": ".client"}
+        | {"server": ".server", "Server": ".server", "PV": ".server"},
+    )
 
 BitSet = _backend.bitset.BitSet
 FieldDesc = _backend.introspection.FieldDesc
@@ -61,11 +66,13 @@ __all__ = [
     "Losses",
     "LocalProtocolError",
     "OperationTimeout",
+    "PV",
     "Projection",
     "ProtocolError",
     "PvaError",
     "RangeError",
     "RemoteError",
+    "Server",
     "UnionValue",
     "Update",
     "Value",
@@ -79,6 +86,7 @@ __all__ = [
     "ndarray",
     "normative",
     "request",
+    "server",
     "__version__",
     "alarm_t",
     "enum_t",

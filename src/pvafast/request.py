@@ -695,16 +695,30 @@ class Selection:
     def masked(self, value: Value, /) -> Value:
         """An update of the full type with those of the changed fields that are selected; arrays are shared, not copied.
 
-        Fields that did not change or are not selected read as zero in it. A value is given back as it is where everything is selected.
+        What is not marked in it is not meant. A value is given back as it is where everything is selected.
         """
         self._check(value, self.full)
         if self.is_all:
             return value
-        made = Value(self.full)
-        made.overlay(value)
+        return self.update(value, value.changed)
+
+    def update(self, value: Value, bits: BitSet, /) -> Value:
+        """An update of the full type with those fields of `value` that `bits` stand for and that are selected.
+
+        What is not marked in it is not meant; arrays are shared, not copied.
+        """
+        self._check(value, self.full)
         mask = self.mask
-        marks = [bit for bit in value.changed.expand(self.full) if bit in mask]
-        return self._marked(made, marks, self._full_paths_)
+        marks = [bit for bit in bits.expand(self.full) if bit in mask]
+        return self._marked(shared(value), marks, self._full_paths_)
+
+    def whole(self, value: Value, /) -> Value:
+        """An update of the full type with all selected fields of `value`, each marked as a whole; arrays are shared."""
+        self._check(value, self.full)
+        made = shared(value)
+        made.unmark()
+        made.mark(*self._paths_)
+        return made
 
     def to_sub(self, value: Value, /) -> Value:
         """The Value of `type` with the selected fields of a Value of the full type, and the changed bits among them."""
@@ -744,6 +758,11 @@ class Selection:
 
     def __repr__(self) -> str:
         return f"<Selection of {', '.join(self.names()) or 'everything'}>"
+
+
+def shared(value: Value) -> Value:
+    """A Value with the same leaves, not copied, marked as a whole."""
+    return Value(value.type, value if value.type.is_structure else value[""])
 
 
 def _paths(type: FieldDesc) -> tuple[Path, ...]:
