@@ -18,6 +18,7 @@ from typing import Any, Final
 COMMANDS: Final = {
     "get": "read PVs",
     "put": "write a PV",
+    "monitor": "show updates of PVs as they come; their rates; or save them",
     "call": "call a PV (RPC)",
     "info": "show the types of PVs",
     "list": "find servers; list their PVs",

@@ -199,7 +199,7 @@ class Subscription(Feed):
         wanted = self._wanted(Request.of(request), options)
         self._request = wanted.to_value()
         size = wanted.queue_size
-        self._window = (size or _WINDOW) if options.pipeline else None
+        self._window = (size or _WINDOW) if wanted.pipeline else None
         self._ack_at = 0 if self._window is None else wanted.ack_at(self._window)
         self._taken = 0
         # An explicit size is what the program is ready to fall behind.
@@ -214,7 +214,7 @@ class Subscription(Feed):
         more: dict[str, str] = {}
         if options.queue_size is not None:
             more["queueSize"] = str(options.queue_size)
-        if options.pipeline:
+        if options.pipeline or request.pipeline:
             more["pipeline"] = "true"
             if options.queue_size is None and request.queue_size is None:
                 more["queueSize"] = str(_WINDOW)
