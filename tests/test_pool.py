@@ -594,6 +594,37 @@ def test_dlpack_as_consumers_ask_for_it() -> None:
         raw.__dlpack__(dl_device=(2, 0))
 
 
+def frames_of_all_kinds(pool: FramePool) -> list[Frame]:
+    pooled = pool.frame(received(image()))
+    assert pooled is not None
+    return [Frame(received(image())), Frame(received(image(), codec="zlib")), pooled]
+
+
+def test_array_api_strict() -> None:
+    strict = pytest.importorskip("array_api_strict")
+    for frame in frames_of_all_kinds(FramePool(1, 9600)):
+        found = strict.from_dlpack(frame)
+        assert found.dtype == strict.uint16
+        assert int(strict.sum(found, dtype=strict.uint64)) == int(image().sum())
+        if np.lib.NumpyVersion(np.__version__) >= "2.1.0":
+            assert address(np.asarray(found._array)) == address(frame.data)
+
+
+def test_jax() -> None:
+    jax = pytest.importorskip("jax")
+    pool = FramePool(1, 9600)
+    for frame in frames_of_all_kinds(pool):
+        found = jax.numpy.from_dlpack(frame)
+        assert np.array_equal(found, image())
+        # It takes what lies at a multiple of 64 as it is.
+        assert (found.unsafe_buffer_pointer() == address(frame.data)) == (address(frame.data) % 64 == 0)
+    del frame
+    assert pool.statistics.in_use == 1
+    del found
+    gc.collect()
+    assert pool.statistics.in_use == 0
+
+
 def test_a_capsule_holds_the_buffer() -> None:
     pool = FramePool(1, 9600)
     frame: Any = pool.frame(received(image()))
@@ -855,3 +886,23 @@ def test_frames_of_recorded_sessions(name: str, count: int) -> None:
     assert [value for value, _ in frames] == [value for _, value in told if value["value"] is not None]
     assert sum(in_pool for _, in_pool in frames) == count
     assert all(in_pool == (value["value"].value.nbytes > 65_536) for value, in_pool in frames)
+
+
+# --- the example ------------------------------------------------------------------------------------------------------
+
+
+def test_two_worker_processes_see_the_frames() -> None:
+    example = Path(__file__).parents[1] / "examples" / "shared_frames.py"
+    before = segments() if SHM.exists() else set()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(example)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    *answers, statistics = done.stdout.splitlines()
+    # Every other line of frame k is k + 3, the others are k; each worker has every other frame, in order.
+    assert sorted(answers) == sorted(f"worker {k % 2}: frame {k}, mean {k + 1.5}" for k in range(20))
+    assert statistics == str(
+        PoolStatistics(taken=20, returned=20, dropped=0, blocked=0, allocated=0, in_use=0)
+    )
+    if SHM.exists():
+        assert segments() <= before
