@@ -1,6 +1,7 @@
 """Columns: many updates of one subscription -> one numpy array a field, one row an update."""
 
 cimport cython
+cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -8,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from .array cimport size_of
 from .bitset cimport quick_words, read_words
-from .buffer cimport Cursor, ctz64, get16, get32, get64, is_big, left, owner_of, start_cursor
+from .buffer cimport FREE_WEIGHT, HOST_IS_BIG, Cursor, ctz64, get16, get32, get64, is_big, left, owner_of, start_cursor
 from .codec cimport Codec
 from .framing cimport Message
 from .introspection cimport KIND_BOOL, KIND_NUMBERS, KIND_STRING, FieldDesc, Leaf, Plan, index_of, plan_of
@@ -19,17 +20,31 @@ import numpy as np
 from .._columntext import as_arrow, as_numpy, as_pandas, offsets_of, stacked
 from ..errors import DecodeError, LocalProtocolError
 
+cnp.import_array()
+
 cdef extern from *:
     """
     static CYTHON_INLINE PyObject* pva_take(PyObject* o) { return o; }
     """
     object take "pva_take"(PyObject*)  # a new reference becomes an object
 
+cdef extern from *:
+    """
+    #define PVA_COLUMN(o) PyArray_DATA((PyArrayObject*)(o))
+    """
+    void* data_of "PVA_COLUMN"(PyObject*) noexcept
+
 cdef enum:
     MONITOR = 13
     CONTROL = 0x01
     BIG_ENDIAN = 0x80
     BATCH = 512  # messages that are walked at a time, without the GIL
+    SHAPES = 8
+    COLUMNS = 64  # at the most, where one word holds all bits
+    ABSENT = 0xFFFF
+
+# Spreads the bits of a word over its upper ones.
+cdef uint64_t MIX = 0x9E3779B97F4A7C15
 
 cdef uint8_t[11] SIZES
 SIZES[:] = [1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8]
@@ -39,7 +54,23 @@ cdef struct Numbers:
     uint8_t* data  # valid while `arrays` holds its array
     uint32_t slot
     uint8_t size
+    bint is_bool
     uint8_t[8] last  # what the first row takes over
+
+# The changed fields of a message, and what stands behind them; valid while the batch holds its owner.
+cdef struct Span:
+    const uint8_t* pos
+    const uint8_t* end
+    uint32_t owner  # its number among the owners of the batch
+    bint big
+
+# Updates with the same bits have their numbers at the same places, if nothing but numbers is among their fields.
+cdef struct Shape:
+    uint64_t word  # the bits
+    bint known  # `word` has been met
+    bint fixed  # the rest is valid
+    uint16_t size  # of the fields, in bytes
+    uint16_t[COLUMNS] at  # by column: where its number is, or ABSENT
 
 
 cdef bint quick_size(Cursor* c, size_t* n) noexcept nogil:
@@ -53,6 +84,17 @@ cdef bint quick_size(Cursor* c, size_t* n) noexcept nogil:
         n[0] = c.pos[0]
         c.pos += 1
     return True
+
+
+cdef inline uint64_t bits_at(const uint8_t* p, size_t n, bint big) noexcept nogil:
+    """A BitSet of up to eight bytes."""
+    cdef uint64_t x = 0
+    cdef size_t i
+    if n == 8:
+        return get64(p, big != HOST_IS_BIG)
+    for i in range(n):
+        x |= <uint64_t>p[i] << (8 * i)
+    return x
 
 
 cdef inline void store(uint8_t* target, const uint8_t* source, uint8_t size, bint swap) noexcept nogil:
@@ -100,20 +142,26 @@ cdef class Columns:
     cdef size_t* object_slots
     cdef dict slot_of  # node -> leaf slot
     cdef tuple stamps  # the nodes of the time stamp, or -1
-    cdef object masks  # uint64, (room, 2, words): the bits received, the bits of overruns
-    cdef uint64_t* mask_data
+    cdef object changes  # uint64, (room, words): the bits received
+    cdef uint64_t* change_data
+    cdef object overruns  # the same of the overruns; None before the first
+    cdef uint64_t* overrun_data
     cdef object times  # int64, (room,)
     cdef int64_t* time_data
     cdef size_t rows
     cdef size_t room
-    cdef Cursor* cursors  # BATCH
+    cdef Span* spans  # BATCH
+    cdef Shape* shapes  # SHAPES, or NULL where a word does not hold all bits
+    cdef uint64_t last_bits  # of the bits in the last word that there are
     cdef const uint8_t** found  # BATCH * object_count: where the field of a row begins, NULL if it did not come
     cdef bint busy
 
     def __cinit__(self, *args, **kwargs):
         self.numbers = NULL
         self.places = NULL
-        self.cursors = NULL
+        self.spans = NULL
+        self.shapes = NULL
+        self.overrun_data = NULL
         self.found = NULL
         self.object_slots = NULL
 
@@ -146,9 +194,15 @@ cdef class Columns:
         self.lasts = []
         self.numbers = <Numbers*>PyMem_Malloc(sizeof(Numbers) * (len(chosen) + 1))
         self.places = <int32_t*>PyMem_Malloc(sizeof(int32_t) * (plan.leaves + 1))
-        self.cursors = <Cursor*>PyMem_Malloc(sizeof(Cursor) * BATCH)
+        self.spans = <Span*>PyMem_Malloc(sizeof(Span) * BATCH)
+        self.last_bits = ((<uint64_t>1 << (plan.nodes % 64)) - 1) if plan.nodes % 64 else ~<uint64_t>0
+        if plan.words == 1:
+            self.shapes = <Shape*>PyMem_Malloc(sizeof(Shape) * SHAPES)
+            if self.shapes == NULL:
+                raise MemoryError()
+            memset(self.shapes, 0, sizeof(Shape) * SHAPES)
         self.object_slots = <size_t*>PyMem_Malloc(sizeof(size_t) * (len(chosen) + 1))
-        if self.numbers == NULL or self.places == NULL or self.cursors == NULL or self.object_slots == NULL:
+        if self.numbers == NULL or self.places == NULL or self.spans == NULL or self.object_slots == NULL:
             raise MemoryError()
         for i in range(plan.leaves):
             self.places[i] = -1
@@ -158,6 +212,7 @@ cdef class Columns:
                 self.places[slot] = <int32_t>self.number_count
                 self.numbers[self.number_count].slot = <uint32_t>slot
                 self.numbers[self.number_count].size = SIZES[leaf.kind]
+                self.numbers[self.number_count].is_bool = leaf.kind == KIND_BOOL
                 memset(self.numbers[self.number_count].last, 0, 8)
                 self.number_count += 1
             else:
@@ -175,7 +230,8 @@ cdef class Columns:
     def __dealloc__(self):
         PyMem_Free(self.numbers)
         PyMem_Free(self.places)
-        PyMem_Free(self.cursors)
+        PyMem_Free(self.spans)
+        PyMem_Free(self.shapes)
         PyMem_Free(self.object_slots)
         PyMem_Free(<void*>self.found)
 
@@ -183,35 +239,86 @@ cdef class Columns:
         """Memory for more rows. Arrays that were handed out keep theirs."""
         cdef size_t room = self.room
         cdef size_t k
-        cdef object address
         if self.rows + more <= room:
             return 0
         room = max(2 * room, self.rows + more, 1024)
-        arrays = []
+        arrays = [
+            self.grown(self.arrays[k] if self.rows else None, (<FieldDesc>self.plan.leaf[self.numbers[k].slot].type).dtype, room)
+            for k in range(self.number_count)
+        ]
+        changes = self.grown(self.changes, np.uint64, room, self.plan.words)
+        times = self.grown(self.times, np.int64, room)
+        overruns = None
+        if self.overruns is not None:
+            overruns = self.grown(self.overruns, np.uint64, room, self.plan.words)
         for k in range(self.number_count):
-            made = np.empty(room, (<FieldDesc>self.plan.leaf[self.numbers[k].slot].type).dtype)
-            if self.rows:
-                made[: self.rows] = self.arrays[k][: self.rows]
-            arrays.append(made)
-        masks = np.empty((room, 2, self.plan.words), np.uint64)
-        times = np.empty(room, np.int64)
-        if self.rows:
-            masks[: self.rows] = self.masks[: self.rows]
-            times[: self.rows] = self.times[: self.rows]
-        for k in range(self.number_count):
-            address = arrays[k].ctypes.data
-            self.numbers[k].data = <uint8_t*><size_t>address
-        address = masks.ctypes.data
-        self.mask_data = <uint64_t*><size_t>address
-        address = times.ctypes.data
-        self.time_data = <int64_t*><size_t>address
-        self.arrays, self.masks, self.times, self.room = arrays, masks, times, room
+            self.numbers[k].data = <uint8_t*>data_of(<PyObject*>arrays[k])
+        self.change_data = <uint64_t*>data_of(<PyObject*>changes)
+        self.time_data = <int64_t*>data_of(<PyObject*>times)
+        if overruns is not None:
+            self.overrun_data = <uint64_t*>data_of(<PyObject*>overruns)
+        self.arrays, self.changes, self.overruns, self.times, self.room = arrays, changes, overruns, times, room
         return 0
 
-    cdef bint walk(self, Cursor* c, size_t row, const uint8_t** found) noexcept nogil:
+    cdef object grown(self, object old, object dtype, size_t room, size_t width=0):
+        """An array of `room` rows, of so many numbers if not one each, that begins with the rows so far."""
+        cdef object shape = room
+        if width:
+            shape = (room, width)
+        made = np.empty(shape, dtype)
+        if self.rows:
+            made[: self.rows] = old[: self.rows]
+        return made
+
+    cdef int keep_overruns(self) except -1:
+        """From here on there is a place for overruns."""
+        if self.overruns is None:
+            self.overruns = np.zeros((self.room, self.plan.words), np.uint64)
+            self.overrun_data = <uint64_t*>data_of(<PyObject*>self.overruns)
+        return 0
+
+    cdef inline Shape* shape_of(self, uint64_t word) noexcept nogil:
+        return &self.shapes[(word * MIX) >> 61]
+
+    cdef bint quick(self, const Span* span, size_t row) noexcept nogil:
+        """Read a row of a shape that was met before. False: it was not, or there is more to it; nothing is lost then."""
+        cdef const uint8_t* p = span.pos
+        cdef size_t n, k
+        cdef uint64_t word
+        cdef Shape* shape
+        cdef Numbers* column
+        cdef uint8_t* target
+        cdef uint8_t size
+        cdef bint swap = span.big != HOST_IS_BIG
+        if p >= span.end or p[0] > 8 or p[0] >= <size_t>(span.end - p):
+            return False
+        n = p[0]
+        word = bits_at(p + 1, n, span.big) & self.last_bits
+        p += 1 + n
+        shape = self.shape_of(word)
+        # Behind the fields stands the empty set of overruns.
+        if shape.word != word or not shape.fixed or shape.size >= <size_t>(span.end - p) or p[shape.size]:
+            return False
+        self.change_data[row] = word
+        if self.overrun_data != NULL:
+            self.overrun_data[row] = 0
+        for k in range(self.number_count):
+            column = &self.numbers[k]
+            size = column.size
+            target = column.data + row * size
+            if shape.at[k] != ABSENT:
+                if column.is_bool:
+                    target[0] = p[shape.at[k]] != 0
+                else:
+                    store(target, p + shape.at[k], size, swap)
+            else:
+                store(target, target - size if row else column.last, size, False)
+        return True
+
+    cdef bint walk(self, const Span* span, size_t row, const uint8_t** found) noexcept nogil:
         """Read a row's numbers, and find its other fields. False: damage, or a field that only objects can be made of."""
         cdef Plan* plan = self.plan
-        cdef uint64_t* words = self.mask_data + row * 2 * plan.words
+        cdef uint64_t* words = self.change_data + row * plan.words
         cdef uint64_t word
         cdef size_t w, k, n, size
         cdef uint32_t i, slot, last
@@ -219,21 +326,27 @@ cdef class Columns:
         cdef int32_t place
         cdef Leaf* leaf
         cdef uint8_t* target
-        if not quick_words(c, words, plan.words):
+        cdef Cursor c
+        cdef const uint8_t* start
+        cdef Shape* shape = NULL
+        self.cursor(&c, span)
+        if not quick_words(&c, words, plan.words):
             return False
-        if plan.nodes % 64:
-            words[plan.words - 1] &= (<uint64_t>1 << (plan.nodes % 64)) - 1
+        words[plan.words - 1] &= self.last_bits
+        start = c.pos
+        if self.shapes != NULL:
+            shape = self.shape_of(words[0])
+            if shape.known and shape.word == words[0]:
+                shape = NULL
+            else:
+                shape.word = words[0]
+                shape.known = True
+                shape.fixed = False
+                memset(shape.at, 0xFF, sizeof(shape.at))
         for k in range(self.number_count):
             size = self.numbers[k].size
             target = self.numbers[k].data + row * size
-            if not row:
-                memcpy(target, self.numbers[k].last, size)
-            elif size == 8:
-                memcpy(target, target - 8, 8)
-            elif size == 4:
-                memcpy(target, target - 4, 4)
-            else:
-                memcpy(target, target - size, size)
+            store(target, target - size if row else self.numbers[k].last, <uint8_t>size, False)
         for k in range(self.object_count):
             found[k] = NULL
         for w in range(plan.words):
@@ -257,7 +370,7 @@ cdef class Columns:
                     slot += 1
                     if leaf.kind < KIND_STRING:
                         size = SIZES[leaf.kind]
-                        if size > left(c):
+                        if size > left(&c):
                             return False
                         if place >= 0:
                             target = self.numbers[place].data + row * size
@@ -265,34 +378,58 @@ cdef class Columns:
                                 target[0] = c.pos[0] != 0
                             else:
                                 store(target, c.pos, <uint8_t>size, c.swap)
+                            if shape != NULL:
+                                shape.at[place] = <uint16_t>(c.pos - start)
                         c.pos += size
                         continue
+                    shape = NULL  # the next ones may have it elsewhere
                     if place >= 0:
                         found[place] = c.pos
                     if leaf.kind == KIND_STRING:
-                        if not quick_size(c, &n) or n > left(c) or n > c.caps.string:
+                        if not quick_size(&c, &n) or n > left(&c) or n > c.caps.string:
                             return False
                         c.pos += n
                     elif leaf.kind == KIND_NUMBERS:
                         size = size_of(leaf.code & 0xE7)
-                        if not quick_size(c, &n) or n > left(c) // size:
+                        if not quick_size(&c, &n) or n > left(&c) // size:
                             return False
                         c.pos += n * size
                     else:
                         return False
-        memset(words + plan.words, 0, plan.words * 8)
-        if c.pos < c.end:
-            if not quick_words(c, words + plan.words, plan.words):
+        if shape != NULL:
+            shape.fixed = True
+            shape.size = <uint16_t>(c.pos - start)
+        if c.pos < c.end and c.pos[0]:
+            if self.overrun_data == NULL:
                 return False
-            if plan.nodes % 64:
-                words[2 * plan.words - 1] &= (<uint64_t>1 << (plan.nodes % 64)) - 1
+            words = self.overrun_data + row * plan.words
+            if not quick_words(&c, words, plan.words):
+                return False
+            words[plan.words - 1] &= self.last_bits
+        elif self.overrun_data != NULL:
+            memset(self.overrun_data + row * plan.words, 0, plan.words * 8)
         return True
 
-    cdef int take_objects(self, size_t rows) except -1:
+    cdef void cursor(self, Cursor* c, const Span* span) noexcept nogil:
+        """A cursor on a message, for what needs no objects."""
+        c.base = c.pos = span.pos
+        c.end = span.end
+        c.owner = NULL
+        c.total = 0
+        c.big = span.big
+        c.swap = span.big != HOST_IS_BIG
+        c.aligned = False
+        c.caps = &self.codec.caps
+        c.nodes = <Py_ssize_t>c.caps.value_nodes
+        c.weight = FREE_WEIGHT + <Py_ssize_t>(c.caps.expansion * (5 + left(c)))
+
+    cdef int take_objects(self, size_t rows, list owners) except -1:
         """Make the fields that walk() found in so many rows; the others take over what there was."""
         cdef size_t k, slot
         cdef size_t j = 0
         cdef const uint8_t* at
+        cdef const Span* span
+        cdef Cursor c
         cdef list column
         cdef list lasts = list(self.lasts)
         cdef object last
@@ -304,10 +441,11 @@ cdef class Columns:
                 for k in range(rows):
                     at = self.found[k * self.object_count + j]
                     if at != NULL:
-                        self.cursors[k].pos = at
-                        last = take(
-                            read_leaf(<FieldDesc>self.plan.leaf[slot].type, &self.cursors[k], self.codec.known, 0)
-                        )
+                        span = &self.spans[k]
+                        start_cursor(&c, owners[<Py_ssize_t>span.owner], 0, -1, span.big, False, &self.codec.caps)
+                        c.pos = at
+                        c.end = span.end
+                        last = take(read_leaf(<FieldDesc>self.plan.leaf[slot].type, &c, self.codec.known, 0))
                     column.append(last)
                 lasts[<Py_ssize_t>j] = last
         except BaseException:
@@ -319,22 +457,26 @@ cdef class Columns:
 
     cdef int slow(self, Cursor* c, size_t row) except -1:
         """Read a row by way of a Value: raises what is to be raised."""
-        cdef uint64_t* words = self.mask_data + row * 2 * self.plan.words
+        cdef uint64_t* words
         cdef Value update
         cdef size_t slot, k
         cdef Numbers* column
         cdef Py_ssize_t j
         update = read_update(self.type, c, self.codec.known, None)
-        memset(words + self.plan.words, 0, self.plan.words * 8)
-        if c.pos < c.end:
+        if c.pos < c.end and c.pos[0]:
+            self.keep_overruns()
+            words = self.overrun_data + row * self.plan.words
             try:
-                read_words(c, words + self.plan.words, self.plan.words)
+                read_words(c, words, self.plan.words)
             except DecodeError as error:
                 error.within("overrun")
                 raise
-            if self.plan.nodes % 64:
-                words[2 * self.plan.words - 1] &= (<uint64_t>1 << (self.plan.nodes % 64)) - 1
-        memcpy(words, update.words, self.plan.words * 8)
+            words[self.plan.words - 1] &= self.last_bits
+        else:
+            c.pos += c.pos < c.end
+            if self.overrun_data != NULL:
+                memset(self.overrun_data + row * self.plan.words, 0, self.plan.words * 8)
+        memcpy(self.change_data + row * self.plan.words, update.words, self.plan.words * 8)
         for k in range(self.number_count):
             column = &self.numbers[k]
             if update.slots[column.slot] != NULL:
@@ -376,69 +518,91 @@ cdef class Columns:
         cdef list items = list(messages)
         cdef Py_ssize_t start = 0
         cdef Py_ssize_t n = len(items)
-        times = np.full(n, received, np.int64) if isinstance(received, int) else np.array(list(received), np.int64)
-        if len(times) != n:
-            raise ValueError(f"{len(times)} receive times for {n} messages")
+        cdef int64_t once = 0
+        cdef const int64_t* each = NULL  # valid while `times` is held
+        times = None
+        if isinstance(received, int):
+            once = received
+        else:
+            times = np.array(list(received), np.int64).reshape(-1)
+            each = <const int64_t*>data_of(<PyObject*>times)
+            if len(times) != n:
+                raise ValueError(f"{len(times)} receive times for {n} messages")
         self.enter()
         self.busy = True
         try:
             self.reserve(<size_t>n)
             while start < n:
-                start = self.batch(items, start, times)
+                start = self.batch(items, start, each, once)
         finally:
             self.busy = False
         return n
 
-    cdef Py_ssize_t batch(self, list items, Py_ssize_t start, object times) except -1:
+    cdef Py_ssize_t batch(self, list items, Py_ssize_t start, const int64_t* each, int64_t once) except -1:
         """Add up to BATCH rows; returns the first message that is not a row yet."""
         cdef Py_ssize_t n = min(<Py_ssize_t>BATCH, len(items) - start)
         cdef Py_ssize_t k
         cdef Py_ssize_t good = 0
         cdef Py_ssize_t ready = 0
+        cdef size_t row
         cdef Message message
-        cdef Cursor* c
+        cdef Span* span
+        cdef Cursor c
         cdef list owners = []
         cdef object data = None
-        cdef object owner = None
         wrong = None
         for k in range(n):
             message = items[start + k]
             if message.data is not data:
+                owners.append(owner_of(message.data))
                 data = message.data
-                owner = owner_of(data)
-            c = &self.cursors[k]
-            start_cursor(
-                c, owner, message.start, message.end, (message.flags & BIG_ENDIAN) != 0, False, &self.codec.caps
-            )
-            if message.command != MONITOR or message.flags & CONTROL or left(c) < 5 or c.pos[4]:
+                start_cursor(&c, owners[len(owners) - 1], 0, -1, False, False, &self.codec.caps)
+            if not 0 <= message.start <= message.end <= <Py_ssize_t>c.total:
+                start_cursor(&c, owners[len(owners) - 1], message.start, message.end, False, False, &self.codec.caps)  # raises
+            span = &self.spans[k]
+            span.pos = c.base + message.start + 5
+            span.end = c.base + message.end
+            if (
+                message.command != MONITOR
+                or message.flags & CONTROL
+                or message.end - message.start < 5
+                or c.base[message.start + 4]
+            ):
                 wrong = message
                 break
-            c.pos += 5
-            owners.append(owner)
+            span.owner = <uint32_t>(len(owners) - 1)
+            span.big = (message.flags & BIG_ENDIAN) != 0
             ready += 1
-        self.codec.fits(self.type, &self.cursors[0])
+        if ready:
+            self.cursor(&c, &self.spans[0])
+            c.base -= 5
+            self.codec.fits(self.type, &c)
         with nogil:
-            while good < ready and self.walk(
-                &self.cursors[good], self.rows + <size_t>good, self.found + <size_t>good * self.object_count
-            ):
+            while good < ready:
+                span = &self.spans[good]
+                row = self.rows + <size_t>good
+                if self.shapes == NULL or not self.quick(span, row):
+                    if not self.walk(span, row, self.found + <size_t>good * self.object_count):
+                        break
+                elif self.object_count:
+                    memset(self.found + <size_t>good * self.object_count, 0, self.object_count * sizeof(uint8_t*))
+                self.time_data[row] = once if each == NULL else each[start + good]
                 good += 1
         if good:
-            self.take_objects(<size_t>good)
-            self.times[self.rows : self.rows + <size_t>good] = times[start : start + good]
+            self.take_objects(<size_t>good, owners)
             self.rows += <size_t>good
         if good < ready:
             message = items[start + good]
-            c = &self.cursors[good]
             start_cursor(
-                c, owners[good], message.start + 5, message.end, (message.flags & BIG_ENDIAN) != 0, False,
-                &self.codec.caps,
+                &c, owners[<Py_ssize_t>self.spans[good].owner], message.start + 5, message.end,
+                (message.flags & BIG_ENDIAN) != 0, False, &self.codec.caps,
             )
             try:
-                self.slow(c, self.rows)
+                self.slow(&c, self.rows)
             except DecodeError as error:
                 error.offset -= message.start
                 raise
-            self.time_data[self.rows] = times[start + good]
+            self.time_data[self.rows] = once if each == NULL else each[start + good]
             self.rows += 1
             return start + good + 1
         if wrong is not None:
@@ -483,8 +647,9 @@ cdef class Columns:
         cdef Columns taken
         self.enter()
         taken = Columns(self.type, self.names, codec=Codec(limits=self.codec.limits))
-        taken.arrays, taken.objects, taken.masks, taken.times = self.arrays, self.objects, self.masks, self.times
-        taken.mask_data, taken.time_data = self.mask_data, self.time_data
+        taken.arrays, taken.objects, taken.times = self.arrays, self.objects, self.times
+        taken.changes, taken.overruns = self.changes, self.overruns
+        taken.change_data, taken.overrun_data, taken.time_data = self.change_data, self.overrun_data, self.time_data
         taken.rows, taken.room = self.rows, self.room
         taken.lasts = self.lasts
         self.carry()
@@ -507,7 +672,8 @@ cdef class Columns:
         """No rows. Arrays that were handed out keep their memory: it is not written again."""
         self.objects = [[] for _ in self.objects]
         self.arrays = []
-        self.masks = self.times = None
+        self.changes = self.overruns = self.times = None
+        self.overrun_data = NULL
         self.rows = self.room = 0
         return 0
 
@@ -561,10 +727,11 @@ cdef class Columns:
         for i in range(node + 1):
             if node < self.plan.next[i]:
                 tell[i // 64] |= 1 << (i % 64)
-        if not self.rows:
-            made = np.empty(0, np.bool_)
+        found = self.overruns if which else self.changes
+        if not self.rows or found is None:
+            made = np.zeros(self.rows, np.bool_)
         else:
-            made = (self.masks[: self.rows, which, :] & np.array(tell, np.uint64)).any(axis=1)
+            made = (found[: self.rows] & np.array(tell, np.uint64)).any(axis=1)
         made.flags.writeable = False
         return made
 
@@ -576,7 +743,7 @@ cdef class Columns:
             at += <Py_ssize_t>self.rows
         if not 0 <= at < <Py_ssize_t>self.rows:
             raise IndexError(f"no row {row}")
-        bits = int.from_bytes(self.masks[at, 0].astype("<u8").tobytes(), "little")
+        bits = int.from_bytes(self.changes[at].astype("<u8").tobytes(), "little")
         return [i for i in range(self.plan.nodes) if bits >> i & 1]
 
     @property
