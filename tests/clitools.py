@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import pvafast
 SOURCE = Path(pvafast.__file__).parents[1]
 
 
-def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """A command in a process of its own."""
+@contextmanager
+def started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process of its own, which is killed in the end if it is still there."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), **options.pop("env", {})}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "pvafast", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -25,6 +28,11 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
         env=environment,
         **options,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def interrupt(process: subprocess.Popen[str]) -> tuple[int, str, str]:

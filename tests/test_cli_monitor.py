@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import pvafast
-from clitools import interrupt, start
+from clitools import interrupt, started
 from livepeer import NT_DOUBLE, NT_LONG, LiveServer, nt_double, until
 from pvafast import BitSet, Value, messages, ndarray, normative
 from pvafast.cli.recording import Recording
@@ -66,9 +67,9 @@ def test_updates(run: Any, server: LiveServer) -> None:
     status, out, err = run("monitor", "x", "-n", "3", *at(server))
     thread.join()
     assert status == 0
-    assert out[:2] == ["x", "value double = 1.5"]
-    assert len(out) == 1 + 7 + 2 + 3
-    assert out[8:] == [
+    assert out[:3] == ["x", 'struct "epics:nt/NTScalar:1.0"', "value double = 1.5"]
+    assert len(out) == 1 + 8 + 2 + 3
+    assert out[9:] == [
         "x",
         "value double = 7",
         "x",
@@ -114,7 +115,7 @@ def test_what_the_server_dropped_is_told(run: Any, server: LiveServer) -> None:
     thread = posting(server, "x", lambda: server.post("x", nt_double(7), overrun=lost))
     _, out, _ = run("monitor", "x", "-n", "2", *at(server))
     thread.join()
-    assert out[8] == "x  overrun of value"
+    assert out[9] == "x  overrun of value"
 
 
 def test_a_request_and_a_pipeline(run: Any, server: LiveServer) -> None:
@@ -186,25 +187,25 @@ def test_a_pv_that_is_not_there(run: Any, server: LiveServer) -> None:
 
 
 def test_ctrl_c(server: LiveServer) -> None:
-    process = start("monitor", "x", *at(server))
-    assert until(lambda: server.monitors("x"), 20)
-    time.sleep(0.2)
-    status, out, err = interrupt(process)
-    assert status == 130
-    assert out.splitlines()[:2] == ["x", "value double = 1.5"]
-    assert err == f"pvafast: x: connected to {server.address}\n"
+    with started("monitor", "x", *at(server)) as process:
+        assert until(lambda: server.monitors("x"), 20)
+        time.sleep(0.2)
+        status, out, err = interrupt(process)
+        assert status == 130
+        assert out.splitlines()[:3:2] == ["x", "value double = 1.5"]
+        assert err == f"pvafast: x: connected to {server.address}\n"
 
 
 def test_a_broken_pipe_is_quiet(server: LiveServer) -> None:
-    process = start("monitor", "x", *at(server))
-    assert process.stdout is not None
-    assert process.stdout.readline() == "x\n"
-    process.stdout.close()
-    until(lambda: server.post("x", nt_double(7)) or process.poll() is not None, 20)
-    assert process.wait(20) == 0
-    assert process.stderr is not None
-    assert process.stderr.read() == f"pvafast: x: connected to {server.address}\n"
-    process.stderr.close()
+    with started("monitor", "x", *at(server)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "x\n"
+        process.stdout.close()
+        with contextlib.suppress(OSError):  # it hangs up meanwhile
+            until(lambda: server.post("x", nt_double(7)) or process.poll() is not None, 20)
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == f"pvafast: x: connected to {server.address}\n"
 
 
 # -- rates
@@ -290,15 +291,15 @@ def test_save(run: Any, server: LiveServer, tmp_path: Path) -> None:
 
 def test_save_when_interrupted(server: LiveServer, tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
-    process = start("monitor", "--save", str(path), "x", *at(server))
-    assert until(lambda: server.monitors("x"), 20)
-    server.post("x", nt_double(7))
-    time.sleep(0.3)
-    status, _, err = interrupt(process)
-    assert status == 130
-    assert err.splitlines()[-1] == "pvafast: x: 2 updates saved"
-    with np.load(path) as found:
-        assert found["x/value"].tolist() == [1.5, 7.0]
+    with started("monitor", "--save", str(path), "x", *at(server)) as process:
+        assert until(lambda: server.monitors("x"), 20)
+        server.post("x", nt_double(7))
+        time.sleep(0.3)
+        status, _, err = interrupt(process)
+        assert status == 130
+        assert err.splitlines()[-1] == "pvafast: x: 2 updates saved"
+        with np.load(path) as found:
+            assert found["x/value"].tolist() == [1.5, 7.0]
 
 
 def test_save_where_nothing_can_be_written(run: Any, server: LiveServer, tmp_path: Path) -> None:

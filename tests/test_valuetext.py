@@ -142,8 +142,19 @@ def test_what_did_not_change_is_not_shown(backend: SimpleNamespace) -> None:
     value = full(backend)
     value.unmark()
     assert delta(value) == ""
-    value.mark("st")
+    value.mark("st.deep.z")
     assert delta(value) == "st.deep.z double = 2.5"
+
+
+def test_structures_with_a_bit_of_their_own(backend: SimpleNamespace) -> None:
+    value = full(backend)
+    value.unmark()
+    value.mark("st")
+    assert delta(value) == "st struct\nst.deep.z double = 2.5"
+    value.mark("st.deep")
+    assert delta(value) == 'st struct\nst.deep struct "deep_t"\nst.deep.z double = 2.5'
+    value.mark("")
+    assert delta(value).splitlines()[:2] == ['struct "all_t"', "u union"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ they can be told apart, not cut to six digits; elements of boolean arrays are tr
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -73,20 +74,26 @@ def _path(type: FieldDesc, leaf: int) -> tuple[str, ...]:
     return tuple(path)
 
 
-def leaf_paths(type: FieldDesc, bits: BitSet) -> Iterator[tuple[str, ...]]:
+@lru_cache(maxsize=1024)  # updates bring the same again and again
+def leaf_paths(type: FieldDesc, bits: BitSet) -> tuple[tuple[str, ...], ...]:
     """The exact names that lead to the leaves of the bits, in order."""
-    return _walk(type, 0, (), frozenset(bits.expand(type)))
+    return tuple(path for leaf, path in _marked(type, bits) if leaf)
 
 
-def _walk(
-    type: FieldDesc, at: int, path: tuple[str, ...], leaves: frozenset[int]
-) -> Iterator[tuple[str, ...]]:
-    if at in leaves:
-        yield path
+@lru_cache(maxsize=1024)
+def _marked(type: FieldDesc, bits: BitSet) -> tuple[tuple[bool, tuple[str, ...]], ...]:
+    """What is shown of changes: the paths of leaves (True), and of structures that have a bit of their own (False)."""
+    leaves, own = frozenset(bits.expand(type)), frozenset(bits)
+    return tuple((at in leaves, path) for at, path in _walk(type, 0, ()) if at in leaves or at in own)
+
+
+def _walk(type: FieldDesc, at: int, path: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """All nodes: their numbers, and the exact names that lead to them."""
+    yield at, path
     if type.code == STRUCTURE:
         at += 1
         for name, member in type.members.items():
-            yield from _walk(member, at, (*path, name), leaves)
+            yield from _walk(member, at, (*path, name))
             at += len(member)
 
 
@@ -115,14 +122,20 @@ def tree_lines(value: Value, shown: int = SHOWN) -> Iterator[Line]:
 
 
 def delta_lines(value: Value, changed: BitSet, shown: int = SHOWN) -> Iterator[Line]:
-    """The leaves of `changed`, a line each with its path, elements of structures and unions on lines of their own; at most
-    `shown` elements of an array (0: all)."""
+    """The fields of `changed`, a line a leaf with its path, and one for each structure that has a bit of its own.
+
+    Elements of structures and unions have lines of their own; of an array at most `shown` elements are shown (0: all).
+    """
     type = value.type
     if type.code != STRUCTURE:
         yield from _field("", type, value[""], shown)
         return
-    for path in leaf_paths(type, changed):
-        yield from _field(".".join(path), type[path], value[path], shown)
+    for leaf, path in _marked(type, changed):
+        if leaf:
+            yield from _field(".".join(path), type[path], value[path], shown)
+        else:
+            head = Part("type", _head(type[path]))
+            yield [Part("name", ".".join(path)), Part("", " "), head] if path else [head]
 
 
 def _whole(value: Value) -> Any:

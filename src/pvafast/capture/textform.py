@@ -31,8 +31,6 @@ _FIELDS: Final = 3
 _CHARACTERS: Final = 60
 
 _seconds: tuple[str, str] = ("", "")
-# What the updates of the types seen last bring, which is the same again and again.
-_leaves: dict[tuple[introspection.FieldDesc, bitset.BitSet], tuple[tuple[str, ...], ...]] = {}
 
 
 def line(record: Record) -> str:
@@ -103,25 +101,14 @@ def _status(record: Record, message: messages.PvaMessage | None) -> str:
     return f"{status.type.name} {format_scalar(status.message)}"
 
 
-def _leaf_paths(type: introspection.FieldDesc, bits: bitset.BitSet) -> tuple[tuple[str, ...], ...]:
-    """The exact names that lead to the leaves of the bits."""
-    key = type, bits
-    paths = _leaves.get(key)
-    if paths is None:
-        if len(_leaves) >= 1024:
-            _leaves.clear()
-        paths = _leaves[key] = tuple(leaf_paths(type, bits))
-    return paths
-
-
 def _names(type: introspection.FieldDesc, bits: bitset.BitSet) -> list[str]:
-    return [".".join(path) for path in _leaf_paths(type, bits)]
+    return [".".join(path) for path in leaf_paths(type, bits)]
 
 
 def _changes(held: value.Value, changed: bitset.BitSet) -> str:
     if held.type.code != STRUCTURE:
         return short(held[""])
-    paths = _leaf_paths(held.type, changed)
+    paths = leaf_paths(held.type, changed)
     if not paths:
         return "no changes"
     shown = paths if len(paths) <= _FIELDS else [path for path in paths if path == ("value",)]

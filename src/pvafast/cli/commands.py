@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "list": "find servers; list their PVs",
     "search": "find the servers of PVs",
     "beacons": "show what servers say of themselves",
+    "serve": "serve PVs that a file describes",
     "decode": "decode captured traffic (pcap, pcapng)",
 }
 EPILOG: Final = "Exit status: 0 done; 1 failed: no answer, or an error; 2 wrong usage; 130 interrupted."

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from .._valuetext import printable
 from ..errors import OperationTimeout
@@ -65,9 +64,3 @@ def complain(name: str, error: object) -> None:
         text = text.removeprefix(f"{error.operation} of {error.name!r}: ")
     text = f"{name}: {text}" if name else text
     print(f"pvafast: {printable(' '.join(text.split()))}", file=sys.stderr)
-
-
-def for_ever() -> NoReturn:
-    """Until Ctrl-C."""
-    while True:
-        time.sleep(3600)
