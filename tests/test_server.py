@@ -895,6 +895,13 @@ def test_other_plain_values() -> None:
     again = PV.of(pv.value)
     assert again.raw == pv.raw
     assert PV.of({"a": 1, "b": [1.5]}, writable=True).writable
+    shown = PV.of(1.5, units="mm", control={"limitHigh": 5.0}, value_alarm={"highAlarmLimit": 4.0}).raw
+    assert (shown["display.units"], shown["control.limitHigh"], shown["valueAlarm.highAlarmLimit"]) == (
+        "mm",
+        5.0,
+        4.0,
+    )
+    assert "display" not in PV.of(1.5).raw.type
     choice = PV.of(PV(normative.NTEnum(["off", "on"]), "on").value)
     assert choice.value.choice == "on"
     choice.post("off")

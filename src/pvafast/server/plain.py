@@ -67,7 +67,13 @@ def wrapped(x: Any, meta: Metadata) -> tuple[Builder | None, Value]:
     elif isinstance(x, Frame) or (isinstance(x, np.ndarray) and x.ndim in (2, 3)):
         builder = NTNDArray()
     else:
-        builder = NTScalar(infer(x))
+        builder = NTScalar(
+            infer(x),
+            display=bool(meta.keys() & {"units", "display"}),
+            control="control" in meta,
+            value_alarm="value_alarm" in meta,
+            descriptor="descriptor" in meta,
+        )
     return builder, builder.wrap(x, **meta)
 
 
