@@ -45,23 +45,24 @@ FieldDesc = introspection.FieldDesc
 Value = value.Value
 # Updates are given to the stream while less than this waits there: enough that the socket never runs dry.
 _ROOM: Final = 1 << 18
-# A client can send a million requests and read no answer: with so many bytes unread, its requests wait ...
+# A client can send a million requests and read no answer: with so many bytes unread, its requests wait.
 _UNREAD: Final = 1 << 20
-# ... and so they do while so many handlers run for it.
-_RUNNING: Final = 1000
+# A client can ask for what takes for ever, again and again: so many handlers run for it at once.
+_RUNNING: Final = 10_000
 
 
 @final
 class Served:
-    """A channel of a client. waiting: what was asked before the PV had a value."""
+    """A channel of a client. operations: by ioid. waiting: what was asked before the PV had a value."""
 
-    __slots__ = ("channel", "name", "pv", "session", "waiting")
+    __slots__ = ("channel", "name", "operations", "pv", "session", "waiting")
 
     def __init__(self, session: Session, channel: Channel, pv: PV) -> None:
         self.session = session
         self.channel = channel
         self.name = channel.name
         self.pv = pv
+        self.operations: dict[int, _Operation] = {}
         self.waiting: list[tuple[_Operation, messages.Request]] = []
 
     def opened(self) -> None:
@@ -192,7 +193,7 @@ class Session:
                 return
 
     def _busy(self) -> bool:
-        return self.stream.unsent > _UNREAD or self._running + len(self._opening) >= _RUNNING
+        return self.stream.unsent > _UNREAD
 
     def _go_on(self) -> None:
         """Take the requests that waited, if it is time."""
@@ -209,15 +210,24 @@ class Session:
             self.stream.close(error)
         self.stream.write(())
 
+    def _try_again(self) -> None:
+        """Something was written: if it goes out at once, nothing will be drained."""
+        if self._again is None:
+            self._again = self._loop.call_soon(self._retry)
+
     def _retry(self) -> None:
         self._again = None
         self._drained()
 
     def _drained(self) -> None:
+        wrote = False
         while self._blocked and self.stream.unsent < _ROOM:
             subscription = next(iter(self._blocked))
             del self._blocked[subscription]
             subscription.flush()
+            wrote = True
+        if self._blocked and wrote:
+            self._try_again()
         self._go_on()
 
     def check_time(self, now: float, timeout: float) -> None:
@@ -301,6 +311,9 @@ class Session:
                 self._refuse_channel(cid, name, error)
                 return
             if inspect.isawaitable(found):
+                if self._running >= _RUNNING:
+                    self._refuse_channel(cid, name, _too_many(found))
+                    return
                 self._await_channel(cid, name, sources, found)
                 return
             if found is not None:
@@ -316,16 +329,17 @@ class Session:
         def done(result: Any, error: BaseException | None) -> None:
             if task in self._opening:
                 self._opening.discard(task)
+                self._running -= 1
                 if error is not None:
                     self._refuse_channel(cid, name, error)
                 elif result is not None:
                     self._open_channel(cid, name, result)
                 else:
                     self._find(cid, name, sources)
-                self._go_on()
 
         task = self._server.tasks.run(found, done)
         self._opening.add(task)
+        self._running += 1
 
     def _refuse_channel(self, cid: int, name: str, error: BaseException) -> None:
         if not isinstance(error, RemoteError):
@@ -343,9 +357,8 @@ class Session:
 
     def _end_channel(self, served: Served) -> None:
         """The channel is closed already."""
-        for ioid, operation in list(self._operations.items()):
-            if operation.served is served:
-                self._end(ioid)
+        for ioid in list(served.operations):
+            self._end(ioid)
         served.waiting.clear()
         self._server.quietly(served.pv.detach, served)
 
@@ -354,8 +367,8 @@ class Session:
         sid, cid = served.channel.sid, served.channel.cid
         if sid is None or self._served.get(sid) is not served or self.stream.is_closed:
             return
-        for operation in list(self._operations.values()):
-            if operation.served is served and operation.subscription is not None:
+        for operation in list(served.operations.values()):
+            if operation.subscription is not None:
                 operation.subscription.flush()
         del self._served[sid]
         self._send(messages.DestroyChannel(sid=sid, cid=cid))
@@ -380,7 +393,7 @@ class Session:
         ioid = message.ioid
         if isinstance(message, messages.InitRequest | messages.GetField):
             served = self._served[of.channel.sid or 0]
-            operation = self._operations[ioid] = _Operation(of, served)
+            operation = self._operations[ioid] = served.operations[ioid] = _Operation(of, served)
             self._begin(operation, message)
             return
         known = self._operations.get(ioid)
@@ -421,6 +434,7 @@ class Session:
         """The connection has forgotten the operation."""
         operation = self._operations.pop(ioid, None)
         if operation is not None:
+            operation.served.operations.pop(ioid, None)
             self._cancel(operation)
 
     def _cancel(self, operation: _Operation) -> None:
@@ -480,10 +494,11 @@ class Session:
                 self._fail(operation, message, error)
             if operation.of.ioid not in self.connection.operations:
                 self._end(operation.of.ioid)
-            self._go_on()
 
         result = handler(argument)
         if inspect.isawaitable(result):
+            if self._running >= _RUNNING:
+                raise _too_many(result)
             task = operation.task = self._server.tasks.run(result, finished)
             self._running += 1
         else:
@@ -633,9 +648,7 @@ class Session:
         """To be flushed when there is room again."""
         if self.stream.unsent >= _ROOM:
             self._blocked[subscription] = None
-            if self._again is None:
-                # What was just written may go out at once, and then nothing is drained.
-                self._again = self._loop.call_soon(self._retry)
+            self._try_again()
 
     def wake(self, subscription: Subscription) -> None:
         """To be flushed by the loop; from any thread."""
@@ -730,6 +743,13 @@ class Session:
         except EncodeError as error:  # longer than the type allows
             raise Refused(str(error)) from error
         self._write(operation, message, update, lambda _: self._reply(operation, message))
+
+
+def _too_many(coroutine: Any) -> Refused:
+    """The error for one more handler; it is not run."""
+    if inspect.iscoroutine(coroutine):
+        coroutine.close()
+    return Refused(f"{_RUNNING} requests of this client are being worked on")
 
 
 _INIT: Final[dict[type, Callable[[Session, _Operation, Any], None]]] = {
