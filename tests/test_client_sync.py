@@ -165,20 +165,15 @@ def test_a_callback_that_waits_for_its_client(client: Client, server: LiveServer
 
 def test_an_interrupt_while_waiting(client: Client, server: LiveServer) -> None:
     client.get("pv1")
-    held = []
-
-    def handle(peer: Any, event: Any) -> bool:
-        if isinstance(event, OperationRequest) and isinstance(event.message, messages.Get):
-            held.append(event)
-            os.kill(os.getpid(), 2)
-            return True
-        return False
-
-    server.handle = handle
-    with pytest.raises(KeyboardInterrupt):
-        client.get("pv1")
+    server.handle = lambda peer, event: (
+        isinstance(event, OperationRequest) and isinstance(event.message, messages.Get)
+    )
+    for names in ("pv1", ["pv1", "pv2"]):
+        threading.Timer(0.2, os.kill, (os.getpid(), 2)).start()
+        with pytest.raises(KeyboardInterrupt):
+            client.get(names)
     server.handle = lambda peer, event: False
-    assert until(lambda: server.asked(messages.DestroyRequest))
+    assert until(lambda: len(server.asked(messages.DestroyRequest)) == 3)
     assert client.get("pv1") == 1.0
 
 

@@ -1000,3 +1000,46 @@ def test_collecting_damage() -> None:
     assert len(columns) == 2
     assert error.value.path == "value"
     assert error.value.offset == frame.offset + 8 + frame.size + 2 * len(raw) + 15
+
+
+def test_getting_again(pair: Pair) -> None:
+    sid = started(pair, messages.GetInit, messages.GetInitReply, type=NT)
+    for i in range(3):
+        pair.carry(pair.client.get_again(5), pair.server)
+        assert pair.asked[-1].message == messages.Get(sid=sid, ioid=5)
+        with pytest.raises(LocalProtocolError, match="before the answer"):
+            pair.client.get_again(5)
+        value = Value(NT, {"value": float(i)} if i else {"value": 0.0, "timeStamp.userTag": 7})
+        pair.from_server(messages.GetReply(ioid=5, value=value))
+        got = pair.told[-1].message
+        assert isinstance(got, messages.GetReply)
+        assert (got.value["value"], got.value["timeStamp.userTag"]) == (float(i), 7)
+        assert got.value.changed == value.changed
+    with pytest.raises(LocalProtocolError, match="no open channel"):
+        pair.client.get_again(6)
+    pair.from_client(messages.DestroyRequest(sid=sid, ioid=5))
+    with pytest.raises(LocalProtocolError, match="no operation|no open channel"):
+        pair.client.get_again(5)
+
+
+def test_damage_in_what_was_got() -> None:
+    pair = Pair()
+    started(pair, messages.GetInit, messages.GetInitReply, type=NT)
+    pair.carry(pair.client.get_again(5), pair.server)
+    raw = b"".join(pair.server.send(messages.GetReply(ioid=5, value=Value(NT, {"value": 1.0}))))
+    # Of the double four bytes.
+    size = 4 + 1 + 1 + 2 + 4
+    pair.client.receive_data(raw[:4] + size.to_bytes(4, "little") + raw[8 : 8 + size])
+    with pytest.raises(DecodeError, match="8 bytes, 4 left") as error:
+        list(pair.client.events())
+    assert error.value.path == "value.value"
+
+
+def test_what_is_behind_a_value_that_was_got() -> None:
+    pair = Pair()
+    started(pair, messages.GetInit, messages.GetInitReply, type=NT)
+    pair.carry(pair.client.get_again(5), pair.server)
+    raw = b"".join(pair.server.send(messages.GetReply(ioid=5, value=Value(NT, {"value": 1.0}))))
+    pair.client.receive_data(raw[:4] + (len(raw) - 8 + 3).to_bytes(4, "little") + raw[8:] + b"abc")
+    (event,) = pair.client.events()
+    assert (event.message.value["value"], event.message.trailing) == (1.0, b"abc")

@@ -402,7 +402,43 @@ class Client(BaseClient):
 
     def _run(self, timeout: Timeout, make: Callable[..., Request], *args: Any) -> Any:
         """Make a request, and wait for it."""
-        return self._run_all(timeout, [(make, args)])[0]
+        runner = self._runner
+        time = self._time(timeout)
+        waiter = _Waiter()
+        operation: Any = None
+        failed: BaseException | None = None
+
+        def start() -> None:
+            nonlocal operation, failed
+            try:
+                operation = make(*args)
+                operation.done = waiter
+                self._core.run(operation, None)
+            except BaseException as error:
+                failed = error
+                waiter()
+
+        in_time = True
+        try:
+            in_time = runner.wait(waiter, start, time)
+        finally:
+            if operation is not None and (failed is not None or not waiter.done) and not runner.closed:
+                runner.call(self._give_up, [operation], None if in_time else time)
+        if failed is not None:
+            raise failed
+        if operation is None:
+            raise _never_started(time)
+        if operation.error is not None:
+            raise operation.error
+        return operation.result
+
+    @staticmethod
+    def _give_up(operations: list[Request], time: float | None) -> None:
+        """Cancel what is not done. time: because it was over."""
+        for operation in operations:
+            if time is not None:
+                operation.error = operation.late(time)
+            operation.cancel()
 
     def _run_all(
         self,
@@ -439,26 +475,18 @@ class Client(BaseClient):
                 failed.append(error)
                 waiter()
 
-        def give_up() -> None:
-            for operation in list(unanswered):
-                if not in_time:
-                    operation.error = operation.late(time or 0)
-                operation.cancel()
-
         if not wanted:
             return []
         in_time = True
         try:
             in_time = runner.wait(waiter, start, time)
         finally:
-            if left and not runner.closed:
-                runner.call(give_up)
+            if unanswered and not runner.closed:
+                runner.call(self._give_up, list(unanswered), None if in_time else time)
         if failed:
             raise failed[0]
         if not in_time and not operations:
-            raise OperationTimeout(
-                "", "start", time or 0, "another thread runs the client, and does not leave it"
-            )
+            raise _never_started(time)
         if not return_exceptions:
             for operation in operations:
                 if operation.error is not None:
@@ -641,3 +669,7 @@ class Client(BaseClient):
     def beacons(self, callback: Callable[[BeaconEvent], object] | None = None) -> Watch:
         """Follow the beacons of servers: an iterator of BeaconEvents, or callback(event). close() it."""
         return self._runner.call(lambda: Watch(self._runner, "beacons", self._started().searcher, callback))
+
+
+def _never_started(time: float | None) -> OperationTimeout:
+    return OperationTimeout("", "a call", time or 0, "another thread runs the client, and did not come to it")

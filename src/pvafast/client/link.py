@@ -116,8 +116,8 @@ class Link:
         self._timer = None
         self.stream.close(TimeoutError(f"no handshake within {_CONNECT_TIME:g} s"))
 
-    def _received(self, events: Iterator[Any]) -> None:
-        """The events of what was just read. Whatever comes at full rate comes first."""
+    def _received(self, events: Iterator[Any]) -> bool:
+        """The events of what was just read; whatever comes at full rate comes first. Whether the program is to have its turn."""
         for event in events:
             kind = type(event)
             if kind is Update:
@@ -135,11 +135,9 @@ class Link:
             else:
                 self._happened(event)
             if self._closed:
-                return
-        if self.crowded:
-            self.crowded = False
-            self.stream.pause()
-            self.engine.loop.call_soon(self.stream.resume)
+                return True
+        crowded, self.crowded = self.crowded, False
+        return crowded
 
     def _happened(self, event: Any) -> None:
         if isinstance(event, ChannelOpened):

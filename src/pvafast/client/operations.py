@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 
 from .. import _backend, messages
 from ..errors import Disconnected, EncodeError, LocalProtocolError, OperationTimeout, PvaError, RemoteError
-from ..messages import AnyBody, InitReply, Status
+from ..messages import AnyBody, Status
 from .putting import needs_current, to_put
 
 if TYPE_CHECKING:
@@ -106,18 +106,18 @@ class Operation(Request):
             handle.owner = self
             self._execute()
 
-    def replied(self, message: messages.Reply) -> None:
+    def replied(self, message: Any) -> None:
         """The server has answered."""
-        assert isinstance(message, messages.StatusReply | messages.InitReply | messages.GetFieldReply)
-        status = message.status
-        if not status.ok:
-            if self.phase == OPENING:
-                self.handle = None  # it is gone
-            self.fail(remote_error(status))
-        elif isinstance(message, InitReply):
+        if self.phase == ASKING:
+            if message.status.ok:
+                self.answered(message)
+            else:
+                self.fail(remote_error(message.status))
+        elif message.status.ok:
             self._execute()
         else:
-            self.answered(message)
+            self.handle = None  # it is gone
+            self.fail(remote_error(message.status))
 
     def _execute(self) -> None:
         self.phase = ASKING
@@ -219,7 +219,10 @@ class Get(Operation):
 
     def execute(self) -> None:
         """Ask for the value."""
-        self.send(messages.Get)
+        handle, link = self.handle, self.channel.link
+        assert handle is not None
+        assert link is not None
+        link.stream.write(link.connection.get_again(handle.ioid))
 
 
 class _WithValue(Operation):

@@ -35,7 +35,7 @@ _QUEUE: Final = 16_384
 # When so many wait, nothing more is read before the program had its turn. What one read brings fits behind them.
 _CROWD: Final = _QUEUE // 4
 _QUEUE_BYTES: Final = 64 << 20
-_CROWD_BYTES: Final = _QUEUE_BYTES // 4
+_CROWD_BYTES: Final = 1 << 19
 # The same of rows in Columns.
 _ROWS: Final = 1_000_000
 _ROWS_BYTES: Final = 256 << 20

@@ -32,6 +32,11 @@ from .shared import Channel, Connection, ConnectionOperation, check_type, name_o
 _FIELDS: Final = introspection.FieldDesc.structure("", {"user": "string", "host": "string"})
 
 
+# What comes at a high rate; the status that most answers have.
+_STRAIGHT: Final = frozenset((Command.MONITOR, Command.GET))
+_OK: Final = 0xFF
+
+
 def _without_any(type: introspection.FieldDesc) -> bool:
     return type.code not in (ANY, ANY_ARRAY) and all(_without_any(member) for member in type.members.values())
 
@@ -68,9 +73,8 @@ class ClientConnection(Connection):
         self._sids: dict[int, Channel] = {}
         self._last_cid = 0
         self._last_ioid = 0
-        # Whether any monitor was ever pipelined, or collected.
+        # Whether any monitor was ever pipelined.
         self._pipelined = False
-        self._collecting = False
         # Echoes on their way: None, or the operation whose cancelling is over when the answer comes.
         self._echoes: deque[ConnectionOperation | None] = deque()
 
@@ -110,6 +114,28 @@ class ClientConnection(Connection):
             buffers += self._encode(messages.Echo())
         return buffers
 
+    def get_again(self, ioid: int) -> list[Any]:
+        """As send(Get(...)) for an operation that is open; for programs that get at a high rate."""
+        operation = self._operations.get(ioid)
+        if (
+            operation is None
+            or operation.command != Command.GET
+            or not operation.ready
+            or operation.busy
+            or operation.cancelled
+            or operation.channel.closing
+            or self._eof
+            or self._failed
+        ):
+            # It says what is wrong.
+            return self.send(messages.Get(sid=0 if operation is None else operation.sid, ioid=ioid))
+        if not operation.again:
+            operation.again = b"".join(self._encode(messages.Get(sid=operation.sid, ioid=ioid)))
+        operation.busy = True
+        operation.expects = messages.GetReply
+        operation.destroyed = False
+        return [operation.again]
+
     def collect(self, ioid: int, fields: Iterable[str | tuple[str, ...]] | None = None) -> columns.Columns:
         """Let the updates of a monitor go into Columns: events() tells of them as Collected, not as Updates.
 
@@ -122,7 +148,6 @@ class ClientConnection(Connection):
         if operation.value is not None:
             raise LocalProtocolError(f"updates of ioid {ioid} have come already")
         operation.columns = made = columns.Columns(operation.type, fields, codec=self._in)
-        self._collecting = True
         return made
 
     # -- sending
@@ -268,39 +293,91 @@ class ClientConnection(Connection):
         if plain:
             self._at += len(plain)
             self._ready.extend(self._counted(plain) if self._pipelined else plain)
-        elif not (self._collecting and self._collect()):
+        elif not self._straight():
             super()._step()
 
-    def _collect(self) -> bool:
-        """Take the next messages into the Columns of their monitor; whether it has such."""
+    def _straight(self) -> bool:
+        """Take the next message if it is what comes at a high rate: an update of a monitor, or a value that was got."""
+        frame = self._batch[self._at]
+        command, start = frame.command, frame.start
+        if command not in _STRAIGHT or frame.is_control or frame.end - start < 6:
+            return False
+        data = frame.data
+        ioid = int.from_bytes(data[start : start + 4], "big" if frame.flags & 0x80 else "little")
+        operation = self._operations.get(ioid)
+        if data[start + 4] or operation is None or operation.command != command or not operation.ready:
+            return False
+        return self._updated(operation, frame) if command == Command.MONITOR else self._got(operation, frame)
+
+    def _got(self, operation: ConnectionOperation, frame: framing.Message) -> bool:
+        """Take a value that was got; not if there is anything special about it."""
+        start, reads = frame.start, operation.reads
+        if (
+            frame.data[start + 5] != _OK
+            or operation.expects is not messages.GetReply
+            or operation.cancelled
+            or operation.destroyed
+            or reads is None
+        ):
+            return False
+        try:
+            got, end = self._in.decode_update(
+                reads, frame.data, start + 6, end=frame.end, base=operation.value, byteorder=frame.byteorder
+            )
+        except DecodeError as error:
+            error.within("value")
+            error.offset += frame.offset + 8 - start
+            raise
+        self._at += 1
+        operation.value = got
+        operation.answered()
+        trailing = b"" if end == frame.end else bytes(frame.data[end : frame.end])
+        reply = messages.GetReply(ioid=operation.ioid, value=got, trailing=trailing)
+        self._ready.append(OperationReply(operation=operation, message=reply))
+        return True
+
+    def _updated(self, operation: ConnectionOperation, frame: framing.Message) -> bool:
+        """Take an update of a monitor."""
+        reads = operation.reads
+        if operation.columns is not None:
+            self._collect(operation, operation.columns)
+            return True
+        assert reads is not None
+        try:
+            update, overrun, _ = self._in.decode_monitor(reads, frame, operation.value)
+        except DecodeError as error:
+            error.offset += frame.offset + 8
+            raise
+        self._at += 1
+        operation.value = update
+        self._count(operation)
+        if operation.plain is None:
+            operation.plain = operation.type is not None and _without_any(operation.type)
+        if operation.plain:
+            operation.steady = reads
+        self._ready.append(Update(operation, frame, update, overrun, self._time))
+        return True
+
+    def _collect(self, operation: ConnectionOperation, into: columns.Columns) -> None:
+        """Take the next messages, updates of a monitor, into its Columns."""
         batch, at = self._batch, self._at
         rows = monitor.run_length(batch, at)
-        if not rows:
-            return False
-        first = batch[at]
-        ioid = int.from_bytes(
-            first.data[first.start : first.start + 4], "big" if first.flags & 0x80 else "little"
-        )
-        operation = self._operations.get(ioid)
-        if operation is None or operation.columns is None:
-            return False
         if operation.window is not None:
             rows = min(rows, operation.window)
             if not rows:
                 self._count(operation)  # raises
             operation.window -= rows
         received = self._time if isinstance(self._time, int) else 0
-        before = len(operation.columns)
+        before = len(into)
         try:
-            operation.columns.add(batch[at : at + rows] if len(batch) != rows else batch, received)
+            into.add(batch[at : at + rows] if len(batch) != rows else batch, received)
         except DecodeError as error:
-            error.offset += batch[at + len(operation.columns) - before].offset + 8
+            error.offset += batch[at + len(into) - before].offset + 8
             raise
         self._at += rows
         last = batch[at + rows - 1]
-        nbytes = last.offset + 8 + last.size - first.offset
+        nbytes = last.offset + 8 + last.size - batch[at].offset
         self._ready.append(Collected(operation=operation, rows=rows, nbytes=nbytes))
-        return True
 
     def _counted(self, updates: list[Update]) -> list[Update]:
         """Take updates off the windows of pipelined monitors, up to the first that is too many."""
@@ -443,8 +520,6 @@ class ClientConnection(Connection):
             raise ProtocolError(f"a MONITOR update for ioid {message.ioid} before its INIT was answered")
         messages.learn(operation, message)
         self._count(operation)
-        if operation.type is not None and _without_any(operation.type):
-            operation.steady = operation.reads
         return Update(operation, frame, message.value, message.overrun, self._time)
 
     def _opened(self, operation: ConnectionOperation, message: messages.InitReply) -> OperationReply:

@@ -54,7 +54,8 @@ class ConnectionOperation(messages.Operation):
     """
 
     __slots__ = (
-        "ack_at", "busy", "cancelled", "channel", "columns", "destroyed", "expects", "handed", "owner", "queue", "ready", "started",
+        "ack_at", "again", "busy", "cancelled", "channel", "columns", "destroyed", "expects", "handed", "owner", "plain", "queue", "ready",
+        "started",
         "window",
     )  # fmt: skip
 
@@ -76,6 +77,10 @@ class ConnectionOperation(messages.Operation):
         self.ack_at = 0
         self.owner: Any = None
         self.columns: columns.Columns | None = None
+        # Client, of a GET: the request, encoded.
+        self.again = b""
+        # Client, of a monitor: its type holds no any. None: nobody has looked.
+        self.plain: bool | None = None
         # No one asks which fields were ever seen.
         self.seen = None
 

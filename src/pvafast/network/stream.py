@@ -100,7 +100,8 @@ class Connecting:
 class Stream:
     """A TCP socket under a connection.
 
-    sock: connected; the stream owns it from now on. received: called with `connection.events()` after each read.
+    sock: connected; the stream owns it from now on. received: called with `connection.events()` after each read; it returns
+    True where others are to have their turn before more is read.
     closed: called once, from the loop, when the stream is closed: with None where `close()` was called without an error,
     a ConnectionError where the peer closed it, or what went wrong. drained: called when everything that had to wait has
     been sent. Updates carry time.time_ns() of the read that brought their last byte.
@@ -222,8 +223,7 @@ class Stream:
                     self.close(ConnectionResetError("the other side closed the connection"))
                     break
                 connection.buffer_updated(count, time.time_ns())
-                self._received(connection.events())
-                if count < len(buffer):
+                if self._received(connection.events()) or count < len(buffer):
                     break
                 left -= count
             self.last_received = self._loop.time()
