@@ -236,6 +236,24 @@ def test_much_that_is_not_read(runner: Runner, listener: socket.socket) -> None:
     close(runner, client, server)
 
 
+def test_what_waits_for_its_turn_is_told_too(runner: Runner, listener: socket.socket) -> None:
+    """Written in one pass: the first at once, the others in the next one, and then `drained` is called."""
+    client, server = pair(runner, listener)
+    before = client.drained
+    for _ in range(3):
+        client.stream.send(messages.Echo(payload=b"x"))
+    assert client.stream.unsent > 0
+    assert client.drained == before
+    assert runner.until(lambda: client.drained == before + 1)
+    assert client.stream.unsent == 0
+    # Answers that are written while something is received go out together behind it.
+    told = server.drained
+    server.answer = lambda event: server.stream.send(messages.Echo(payload=b"y"))
+    client.stream.send(messages.Search(sequence=1, channels=((1, "x"),)))
+    assert runner.until(lambda: server.drained == told + 1)
+    close(runner, client, server)
+
+
 def test_many_small_buffers_go_out_together(runner: Runner, listener: socket.socket) -> None:
     client, server = pair(runner, listener)
     for number in range(3000):

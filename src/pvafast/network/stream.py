@@ -103,8 +103,9 @@ class Stream:
     sock: connected; the stream owns it from now on. received: called with `connection.events()` after each read; it returns
     True where others are to have their turn before more is read.
     closed: called once, from the loop, when the stream is closed: with None where `close()` was called without an error,
-    a ConnectionError where the peer closed it, or what went wrong. drained: called when everything that had to wait has
-    been sent. Updates carry time.time_ns() of the read that brought their last byte.
+    a ConnectionError where the peer closed it, or what went wrong. drained: called from the
+    loop when everything has been sent that had to wait, for room or for its turn; not where a write went out at once. Updates
+    carry time.time_ns() of the read that brought their last byte.
     """
 
     def __init__(
@@ -236,7 +237,10 @@ class Stream:
             self._in_read = False
             self._prompt = True
         if not self._closed:
+            waited = bool(self._queue)
             self.write(())
+            if waited:
+                self._tell()
 
     # -- writing
 
@@ -250,6 +254,16 @@ class Stream:
         self._flush_soon = None
         if not self._closed and not self._waiting:
             self._flush()
+            self._tell()
+
+    def _writable(self) -> None:
+        self._flush()
+        self._tell()
+
+    def _tell(self) -> None:
+        """If all is sent that had to wait, say so."""
+        if self._drained is not None and not self._queue and not self._closed:
+            self._drained()
 
     def _flush(self) -> None:
         """Send what there is room for."""
@@ -268,7 +282,7 @@ class Stream:
         except (BlockingIOError, InterruptedError):
             if not self._waiting:
                 self._waiting = True
-                self._loop.add_writer(self._fd, self._flush)
+                self._loop.add_writer(self._fd, self._writable)
             return
         except OSError as error:
             self.close(error)
@@ -276,8 +290,6 @@ class Stream:
         if self._waiting:
             self._waiting = False
             self._loop.remove_writer(self._fd)
-            if self._drained is not None:
-                self._drained()
 
     if hasattr(socket.socket, "sendmsg"):
 

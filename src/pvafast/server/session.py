@@ -26,7 +26,6 @@ from ..connection.events import NO_BITS
 from ..connection.shared import ANSWERS, Channel
 from ..errors import EncodeError, LocalProtocolError, ProtocolError, PvaError, RemoteError
 from ..messages import Command, Status, StatusType
-from ..network.loop import Handle
 from ..network.stream import Stream
 from ..request import Request, Selection, select
 from . import arrays, plain
@@ -129,7 +128,6 @@ class Session:
         self._operations: dict[int, _Operation] = {}
         # Subscriptions that wait for room in the stream, in turn.
         self._blocked: dict[Subscription, None] = {}
-        self._again: Handle | None = None
         self._lock = Lock()
         self.queued = 0
         self._running = 0
@@ -189,7 +187,6 @@ class Session:
             if self._busy():
                 self._holding = True
                 self.stream.pause()
-                self._loop.call_soon(self._go_on)
                 return
 
     def _busy(self) -> bool:
@@ -210,24 +207,11 @@ class Session:
             self.stream.close(error)
         self.stream.write(())
 
-    def _try_again(self) -> None:
-        """Something was written: if it goes out at once, nothing will be drained."""
-        if self._again is None:
-            self._again = self._loop.call_soon(self._retry)
-
-    def _retry(self) -> None:
-        self._again = None
-        self._drained()
-
     def _drained(self) -> None:
-        wrote = False
         while self._blocked and self.stream.unsent < _ROOM:
             subscription = next(iter(self._blocked))
             del self._blocked[subscription]
             subscription.flush()
-            wrote = True
-        if self._blocked and wrote:
-            self._try_again()
         self._go_on()
 
     def check_time(self, now: float, timeout: float) -> None:
@@ -236,7 +220,7 @@ class Session:
         if not self._holding:
             if now - stream.last_received > timeout:
                 stream.close(TimeoutError(f"nothing was received for {timeout:g} s"))
-        elif stream.unsent != self._progress[0] or stream.unsent <= _UNREAD:
+        elif stream.unsent != self._progress[0]:
             self._progress = stream.unsent, now
         elif now - self._progress[1] > timeout:
             stream.close(
@@ -648,7 +632,6 @@ class Session:
         """To be flushed when there is room again."""
         if self.stream.unsent >= _ROOM:
             self._blocked[subscription] = None
-            self._try_again()
 
     def wake(self, subscription: Subscription) -> None:
         """To be flushed by the loop; from any thread."""
