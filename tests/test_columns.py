@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import random
 import struct
+import sys
+import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pvafast.errors import DecodeError, LocalProtocolError
+import strategies
+import wire
+from pvafast.errors import DecodeError, LimitExceeded, LocalProtocolError
+from pvafast.limits import Limits
+from wire import plain
 
 NT = {
     "value": "double",
@@ -264,39 +273,162 @@ def test_only_updates(backend: SimpleNamespace, nt: Any) -> None:
         columns.add([good], received=[1, 2])
 
 
+@st.composite
+def streams(draw: Any) -> tuple[Any, list[Any]]:
+    """A structure, and updates of it: (bits, value, overruns, byte order); bits come again, as they do in life."""
+    spec = draw(strategies.STRUCTURES)
+    numbers = st.sets(st.integers(0, len(wire.nodes(spec)) - 1))
+    shapes = draw(st.lists(numbers, min_size=1, max_size=3))
+    one = st.tuples(
+        st.sampled_from(shapes),
+        strategies.values(spec),
+        st.sampled_from([set(), set(), set()]) | numbers,
+        strategies.ORDERS,
+    )
+    return spec, draw(st.lists(one, min_size=1, max_size=8))
+
+
+@given(stream=streams(), cut=st.integers(0, 8))
+def test_rows_are_what_one_update_after_the_other_says(
+    backend: SimpleNamespace, stream: Any, cut: int
+) -> None:
+    spec, came = stream
+    fd = wire.build(backend, spec)
+    columns = backend.columns.Columns(fd)
+    messages = [
+        monitor(
+            backend,
+            wire.update(spec, x, bits, order) + wire.bitset(overrun, order),
+            big=order == "big",
+            lead=bytes(i),
+        )
+        for i, (bits, x, overrun, order) in enumerate(came)
+    ]
+    assert columns.add(messages[:cut]) + columns.add(messages[cut:], range(len(messages[cut:]))) == len(came)
+    nodes = wire.nodes(spec)
+
+    def told_by(node: int) -> set[int]:
+        return {i for i, (_, _, end) in enumerate(nodes) if i <= node < end}
+
+    for node, (path, at, _) in enumerate(nodes):
+        if isinstance(at, wire.Compound) and at.kind == "struct":
+            continue
+        held: Any = plain(backend.value.Value(fd)[path] if path else backend.value.Value(fd)[""])
+        changed = []
+        column = columns[path]
+        for i, (bits, x, _, _) in enumerate(came):
+            changed.append(bool(bits & told_by(node)))
+            if changed[-1]:
+                held = wire.expected(backend, at, wire.pick(x, path))
+            cell = column[i]
+            assert plain(cell.item() if isinstance(cell, np.generic) else cell) == held, (path, i)
+        assert columns.changed(path).tolist() == changed
+        assert columns.overrun(path).tolist() == [bool(overrun & told_by(node)) for _, _, overrun, _ in came]
+    assert columns.received.tolist() == [0] * min(cut, len(came)) + list(range(len(came) - cut))
+
+
+def test_types_that_are_too_deep_or_large(backend: SimpleNamespace) -> None:
+    fd = backend.introspection.FieldDesc.of({"a": {"b": {"c": "int8"}}, "d": "int8"})
+    # The BitSet begins at 5 in the payload, the fields at 7.
+    for limits, reason, at in (
+        (Limits(depth=2), "depth", 5),
+        (Limits(type_nodes=3), "type_nodes", 5),
+        (Limits(value_nodes=1), "value_nodes", 7),
+    ):
+        columns = backend.columns.Columns(fd, codec=backend.codec.Codec(limits=limits))
+        with pytest.raises(LimitExceeded) as caught:
+            columns.add([monitor(backend, update(1, b"\1\2"), lead=b"??")] * 2)
+        assert (caught.value.limit, caught.value.offset) == (reason, at)
+        assert len(columns) == 0
+
+
+def test_overruns_that_come_late_and_go_again(backend: SimpleNamespace, nt: Any) -> None:
+    columns = backend.columns.Columns(nt)
+    plain_row = monitor(backend, value_and_time(1.0, 0, 0))
+    lost = monitor(backend, update(1 << 1, struct.pack("<d", 2.0), overrun=b"\x01\x02"))
+    columns.add([plain_row] * 700 + [lost] + [plain_row] * 700)
+    columns.add([lost, plain_row])
+    expected = [False] * 700 + [True] + [False] * 700 + [True, False]
+    assert columns.overrun("value").tolist() == expected
+    assert columns.overrun("alarm.severity").tolist() == [False] * 1403
+    taken = columns.take()
+    assert taken.overrun("value").tolist() == expected
+    columns.add([plain_row, lost])
+    assert columns.overrun("value").tolist() == [False, True]
+    assert taken.overrun("value").tolist() == expected
+
+
+def test_an_update_of_numbers_alone_that_breaks_off(backend: SimpleNamespace, nt: Any) -> None:
+    """Its shape is known by then."""
+    good = value_and_time(1.5, 7, 8)
+    for cut in range(len(good) - 1):
+        columns = backend.columns.Columns(nt)
+        rows = [monitor(backend, raw, lead=b"..") for raw in (good, good, good[:cut])]
+        with pytest.raises(DecodeError, match="left"):
+            columns.add(rows)
+        assert columns["value"].tolist() == [1.5, 1.5]
+    whole = [monitor(backend, raw) for raw in (good, good[:-1], good)]  # without overruns, as a GET
+    assert columns.add(whole) == 3
+
+
 def test_twins_agree_on_mutated_updates(twins: tuple[SimpleNamespace, SimpleNamespace]) -> None:
     rng = random.Random(3)
     whole = struct.pack("<dii", 1.0, 2, 3) + b"\x02hi" + struct.pack("<qii", 1_700_000_000, 5, 6)
     bodies = [update(1, whole, b"\x01\x02"), value_and_time(1.0, 2, 3), update(1 << 2 | 1 << 6, whole[8:])]
     for _ in range(3000):
         batch = []
-        for _ in range(3):
+        for _ in range(6):
             raw = bytearray(rng.choice(bodies))
-            for _ in range(rng.randrange(3)):
+            for _ in range(rng.choice((0, 0, 0, 1, 2))):
                 raw[rng.randrange(len(raw))] = rng.choice((0, 1, 0x7F, 0xFD, 0xFE, 0xFF, rng.randrange(256)))
-            batch.append(bytes(raw[: rng.randrange(1, len(raw) + 1)] if rng.random() < 0.2 else raw))
+            batch.append(bytes(raw[: rng.randrange(1, len(raw) + 1)] if rng.random() < 0.1 else raw))
         outcomes = []
         for twin in twins:
-            columns = twin.columns.Columns(twin.introspection.FieldDesc.of(NT), rng.choice([None]))
+            columns = twin.columns.Columns(twin.introspection.FieldDesc.of(NT))
             try:
                 columns.add([monitor(twin, raw, big=len(raw) & 1 == 1) for raw in batch])
                 error = None
             except DecodeError as raised:
                 error = (str(raised), raised.path)
+            cells = [columns[name] for name in columns.fields]
             outcomes.append(
                 (
                     error,
-                    [
-                        np.asarray(columns[name], object if name.endswith("message") else None).tobytes()
-                        if not name.endswith("message")
-                        else columns[name]
-                        for name in columns.fields
-                    ],
+                    [cell.tobytes() if isinstance(cell, np.ndarray) else cell for cell in cells],
                     [columns.changed_bits(i) for i in range(len(columns))],
                     columns.overrun("value").tolist(),
                 )
             )
         assert outcomes[0] == outcomes[1]
+
+
+def test_the_gil_is_released(backend: SimpleNamespace, nt: Any) -> None:
+    """Another thread gets on while rows are added, though the interpreter never lets it by itself."""
+    if backend.name == "py":
+        pytest.skip("the Python twin is Python")
+    rows = [monitor(backend, value_and_time(1.0, 0, 0))] * 100_000
+    columns = backend.columns.Columns(nt)
+    gate, went = threading.Lock(), threading.Event()
+    gate.acquire()
+
+    def other() -> None:
+        with gate:
+            went.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        gate.release()
+        deadline = time.monotonic() + 20
+        while not went.is_set() and time.monotonic() < deadline:
+            columns.clear()
+            columns.add(rows)
+        assert went.is_set()
+    finally:
+        sys.setswitchinterval(before)
+        thread.join()
 
 
 # -- Arrow
