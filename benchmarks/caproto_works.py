@@ -14,6 +14,7 @@ from . import (
     bench_array,
     bench_bitset,
     bench_buffer,
+    bench_columns,
     bench_framing,
     bench_introspection,
     bench_value,
@@ -155,23 +156,47 @@ def encode_update(name: str) -> Work | None:
     return repeated(bench_value.batch(name), run)
 
 
+def cut(chunk: memoryview, cache: Any) -> list[Any]:
+    """The messages of a chunk, by its own headers."""
+    out = []
+    left = chunk
+    while left:
+        header, _, _ = bytes_needed_for_command(
+            left, pva.MessageFlags.FROM_SERVER, cache=cache, byte_order=LITTLE
+        )
+        end = 8 + header.payload_size
+        out.append((header, left[8:end]))
+        left = left[end:]
+    return out
+
+
+def stream_of_many() -> Work:
+    """To nested dicts, whose values and times become arrays."""
+    count = bench_columns.MANY["caproto"]
+    chunk = memoryview(bytearray(messages.stream(count)))  # it wants a writable one
+    cache = pva.CacheContext()
+    fd = described(messages.described("nts.vt"))
+
+    def run() -> tuple[np.ndarray, np.ndarray]:
+        values, seconds, nanoseconds = [], [], []
+        for _, payload in cut(chunk, cache):
+            held = DataWithBitSet(interface=fd).deserialize(payload[5:], endian=LITTLE, cache=None).data.data
+            values.append(held["value"])
+            seconds.append(held["timeStamp"]["secondsPastEpoch"])
+            nanoseconds.append(held["timeStamp"]["nanoseconds"])
+        return np.array(values), np.array(seconds) * 10**9 + np.array(nanoseconds)
+
+    bench_columns.check(*run(), count)
+    return Work(run, count)
+
+
 def in_a_chunk() -> Work:
-    """It cuts the stream by its own headers."""
     one = messages.update("nts.vt")
     chunk = memoryview(bytearray(one * bench_framing.COUNT))  # it wants a writable one
     cache = pva.CacheContext()
 
     def run() -> list[Any]:
-        out = []
-        left = chunk
-        while left:
-            header, _, _ = bytes_needed_for_command(
-                left, pva.MessageFlags.FROM_SERVER, cache=cache, byte_order=LITTLE
-            )
-            end = 8 + header.payload_size
-            out.append((header, left[8:end]))
-            left = left[end:]
-        return out
+        return cut(chunk, cache)
 
     assert [bytes(payload) for _, payload in run()] == [one[8:]] * bench_framing.COUNT
     return Work(run, bench_framing.COUNT)

@@ -40,6 +40,7 @@ ROWS = [
     Row("the whole way: an update of a chunk of 1,000", 1000, "bench_connection", "updates_in_a_chunk"),
     Row("into columns: an update of a batch of 1,000, `add`", 45, "bench_columns", "value_and_time"),
     Row("a capture summed up: an update in a packet of its own", None, "bench_packets", "summed"),
+    Row("a million updates, framing and columns: an update", None, "bench_columns", "stream_of_many"),
     Row("losses accounted: an update, `add`", None, "bench_losses", "frames"),
     Row("decode: 1,000 doubles", 400, "bench_value", "decode_update", ("ntsa.1000",)),
     Row("decode: 1,000 strings", 45_000, "bench_value", "decode_update", ("ntsas.1000",)),

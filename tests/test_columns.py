@@ -165,6 +165,24 @@ def test_unions_and_anys(backend: SimpleNamespace) -> None:
     assert only["n"].tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    "types", [("string", "int32"), ("int64[]", "any"), ("uint64", "string"), ("double", "bool")]
+)
+def test_time_stamps_of_other_types(backend: SimpleNamespace, types: tuple[str, str]) -> None:
+    """Those that are no integers tell no time."""
+    fd = backend.introspection.FieldDesc.of(
+        {"timeStamp": {"secondsPastEpoch": types[0], "nanoseconds": types[1]}}
+    )
+    columns = backend.columns.Columns(fd)
+    value = backend.value.Value(fd)
+    for name, type in zip(("secondsPastEpoch", "nanoseconds"), types, strict=True):
+        if type in ("uint64", "double", "int32", "bool"):
+            value[f"timeStamp.{name}"] = 1
+    columns.add_update(backend.codec.Codec().encode_update(value))
+    expected = {"string": 1, "int64[]": 0, "uint64": 10**9, "double": 0}
+    assert columns.time.tolist() == [expected[types[0]]]
+
+
 def test_clear_carries_on(backend: SimpleNamespace, nt: Any) -> None:
     columns = backend.columns.Columns(nt)
     columns.add([monitor(backend, value_and_time(1.5, 1, 2))] * 3)

@@ -10,6 +10,8 @@ from ._types import SCALARS, STRING
 
 # Of type codes: which kind of array, if any.
 _ARRAY_BITS: Final = 0x18
+NUMBERS: Final = frozenset(SCALARS) - {STRING}
+INTEGERS: Final = frozenset(range(0x20, 0x28))
 
 if TYPE_CHECKING:
     from ._py.columns import Columns

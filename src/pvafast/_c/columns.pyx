@@ -17,7 +17,7 @@ from .value cimport Value, read_leaf, read_update, zero
 
 import numpy as np
 
-from .._columntext import as_arrow, as_numpy, as_pandas, offsets_of, stacked
+from .._columntext import INTEGERS, as_arrow, as_numpy, as_pandas, offsets_of, stacked
 from ..errors import DecodeError, LocalProtocolError
 
 cnp.import_array()
@@ -183,6 +183,8 @@ cdef class Columns:
         stamps = []
         for name in ("timeStamp.secondsPastEpoch", "timeStamp.nanoseconds"):
             stamp = index_of(fd, name) if name in fd else -1
+            if stamp >= 0 and fd.node(stamp).code not in INTEGERS:
+                stamp = -1
             stamps.append(stamp)
             if stamp >= 0:
                 chosen[stamp] = plan.first[<size_t>stamp]
@@ -246,6 +248,7 @@ cdef class Columns:
             self.grown(self.arrays[k] if self.rows else None, (<FieldDesc>self.plan.leaf[self.numbers[k].slot].type).dtype, room)
             for k in range(self.number_count)
         ]
+        # numpy asks for large pages where that pays: to move what is there costs less than to grow it where it is.
         changes = self.grown(self.changes, np.uint64, room, self.plan.words)
         times = self.grown(self.times, np.int64, room)
         overruns = None
@@ -753,9 +756,9 @@ cdef class Columns:
         seconds, nanoseconds = self.stamps
         made = np.zeros(self.rows, np.int64)
         if seconds >= 0:
-            made += self.column(self.slot_of[seconds]).astype(np.int64) * 1_000_000_000
+            np.multiply(self.column(self.slot_of[seconds]), 1_000_000_000, out=made, dtype=np.int64, casting="unsafe")
         if nanoseconds >= 0:
-            made += self.column(self.slot_of[nanoseconds]).astype(np.int64)
+            np.add(made, self.column(self.slot_of[nanoseconds]), out=made, dtype=np.int64, casting="unsafe")
         made.flags.writeable = False
         return made
 

@@ -7,8 +7,7 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from .._columntext import as_arrow, as_numpy, as_pandas, offsets_of, stacked
-from .._types import SCALARS, STRING
+from .._columntext import INTEGERS, NUMBERS, as_arrow, as_numpy, as_pandas, offsets_of, stacked
 from ..errors import DecodeError, LocalProtocolError
 from .bitset import _iterate, _read_bits
 from .buffer import Reader
@@ -68,7 +67,7 @@ class Columns:
         self.fields = tuple(plan.names[node] for node in chosen)
         self._codec = Codec() if codec is None else codec
         self._stamps = [
-            type.index(name) if name in type else -1
+            type.index(name) if name in type and type[name].code in INTEGERS else -1
             for name in ("timeStamp.secondsPastEpoch", "timeStamp.nanoseconds")
         ]
         for node in self._stamps:
@@ -174,7 +173,7 @@ class Columns:
         type = self.type.node(node)
         column = self._lists[node][len(self._lists[node]) - self._rows :]
         items = [_zero(type) if item is None else item for item in column]
-        if type.code in SCALARS and type.code != STRING:
+        if type.code in NUMBERS:
             made = np.array(items, type.dtype)
             made.flags.writeable = False
             return made
