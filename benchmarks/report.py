@@ -1,6 +1,6 @@
 """The comparison: every subject does the same work in turns, in one run, each in its own process.
 
-`python -m benchmarks` prints the table as Markdown, and writes it between the markers in README.md where they stand.
+`python -m benchmarks` prints the tables as Markdown, and writes them between the markers in README.md where they stand.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from . import caproto_env, frame_report
 from .children import ROOT, Child
 from .subjects import SUBJECTS
 
-BEGIN = "<!-- benchmarks:begin -->"
-END = "<!-- benchmarks:end -->"
+BEGIN = "<!-- {}:begin -->"
+END = "<!-- {}:end -->"
+# What the report is made of, each between markers of its name: `python -m benchmarks frames` makes one part of it.
+PARTS = ("benchmarks", "frames")
 
 
 class Row(NamedTuple):
@@ -146,12 +148,17 @@ def commit() -> str:
     return found.stdout.strip()
 
 
-def conditions(facts: dict[str, dict[str, str]], rounds: int) -> str:
+def conditions(facts: dict[str, dict[str, str]]) -> str:
     ours = next(iter(facts.values()))
-    others = [f"{name} {facts[name][name]}" for name in ("spvirit", "caproto") if name in facts]
+    others = [f"{name} {found[name]}" for name, found in facts.items() if name in found]
     return (
         f"{date.today().isoformat()}, commit {commit()}, {processor()}, {platform.system()} {platform.machine()}, "
-        f"Python {ours['python']}, numpy {ours['numpy']}, pvafast {ours['pvafast']}, {', '.join(others)}. "
+        f"Python {ours['python']}, numpy {ours['numpy']}, pvafast {ours['pvafast']}, {', '.join(others)}."
+    )
+
+
+def explained(rounds: int) -> str:
+    return (
         "Messages: tests/data/bench_messages. "
         f"ns for one message (type, Size...), called from Python; medians of {rounds} rounds in which all took turns. "
         "A goal in bold was missed. spvirit gets the data as that of a full value, and makes dicts and lists of it."
@@ -170,6 +177,10 @@ def allocations(children: dict[str, Child]) -> list[str]:
     ]
 
 
+def facts_of(children: dict[str, Child]) -> dict[str, dict[str, str]]:
+    return {name: child.facts() for name, child in children.items()}
+
+
 def start(names: Iterable[str]) -> dict[str, Child]:
     children = {}
     for name in names:
@@ -182,55 +193,59 @@ def start(names: Iterable[str]) -> dict[str, Child]:
     return children
 
 
-def write(report: str, path: Path) -> bool:
-    """Put the report between the markers of a file; False where there are none."""
+def write(part: str, report: str, path: Path) -> bool:
+    """Put a part of the report between its markers in a file; False where there are none."""
     text = path.read_text() if path.exists() else ""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(BEGIN.format(part))
+    _, end, after = rest.partition(END.format(part))
     if not begin or not end:
         return False
-    path.write_text(f"{before}{BEGIN}\n{report}\n{END}{after}")
+    path.write_text(f"{before}{begin}\n{report}\n{end}{after}")
     return True
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.03, help="of one round of one subject")
-    parser.add_argument(
-        "--only", default="", help="rows whose text contains this; frames: the tables of frames"
-    )
+    parser.add_argument("--only", default="", help="rows of the first part whose text contains this")
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--print", action="store_true", help="leave README.md as it is")
     options = parser.parse_args(arguments)
+    parts = options.parts or PARTS
+    if not set(parts) <= set(PARTS):
+        parser.error(f"a part is one of {', '.join(PARTS)}")
     if "caproto" in options.subjects:
         caproto_env.make()
     children = start(options.subjects)
-    facts = {name: child.facts() for name, child in children.items()}
-    lines = [*HEAD]
+    reports = {}
     figures: list[dict[str, Any]] = []
-    for row in ROWS:
-        if options.only in row.text:
-            times = compare(children, row, options.rounds, options.seconds)
-            lines.append(line(row, times))
-            print(lines[-1], file=sys.stderr)
-            figures.append({**row._asdict(), "ns": times})
-    lines += ["", *allocations(children)]
-    if options.only in "frames":
-        more = start(frame_report.MORE)
-        lines += ["", *frame_report.lines(children | more)]
-        children |= more
-    lines += ["", conditions(facts, options.rounds)]
+    if "benchmarks" in parts:
+        lines = [*HEAD]
+        for row in ROWS:
+            if options.only in row.text:
+                times = compare(children, row, options.rounds, options.seconds)
+                lines.append(line(row, times))
+                print(lines[-1], file=sys.stderr)
+                figures.append({**row._asdict(), "ns": times})
+        lines += ["", *allocations(children), ""]
+        reports["benchmarks"] = "\n".join(
+            [*lines, f"{conditions(facts_of(children))} {explained(options.rounds)}"]
+        )
+    whole = not options.only and all(name in children for name in SUBJECTS)
+    if "frames" in parts:
+        children |= start(frame_report.MORE)
+        reports["frames"] = "\n".join([*frame_report.lines(children), "", conditions(facts_of(children))])
+    facts = facts_of(children)
     for child in children.values():
         child.close()
-    report = "\n".join(lines)
-    print(report)
+    for part, report in reports.items():
+        print(report)
+        if whole and not options.print:
+            found = write(part, report, ROOT / "README.md")
+            print("written to README.md" if found else "README.md has no markers for it", file=sys.stderr)
     if options.json:
         options.json.write_text(json.dumps({"facts": facts, "rows": figures}, indent=1))
-    if not options.print and not options.only and all(name in children for name in SUBJECTS):
-        where = (
-            "written to README.md" if write(report, ROOT / "README.md") else "README.md has no markers for it"
-        )
-        print(where, file=sys.stderr)
     return 0
