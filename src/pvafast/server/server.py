@@ -54,7 +54,7 @@ class Server:
     """Serves PVs: answers searches, lets clients connect, tells of itself by beacons.
 
     pvs: by name; what is no PV becomes one by PV.of(). providers: asked in turn for names that are not there.
-    config: addresses, ports and times; by default from the environment (EPICS_PVAS_...); `settings` are fields of it.
+    config: addresses, ports and times; by default from the environment (``EPICS_PVAS_...``); `settings` are fields of it.
     limits: of what one client can cause. byteorder: in which it sends. segment_size: cut messages in pieces; clients need
     no such thing. queue_bytes: the most that the updates may have which wait for one client; frames are counted in full, though
     they are shared.
