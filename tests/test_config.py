@@ -16,11 +16,11 @@ HERE = Endpoint("127.0.0.1", 5076)
 
 
 @pytest.fixture
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+def warnings(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is logged, as a list that grows."""
     caplog.set_level(logging.DEBUG, "pvafast")
     told: list[str] = []
-    caplog.handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    monkeypatch.setattr(caplog.handler, "emit", lambda record: told.append(record.getMessage()))
     return told
 
 

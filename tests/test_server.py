@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pvafast.sync
 from pvafast import (
     PV,
     AnyValue,
@@ -949,3 +951,19 @@ def test_life(caplog: pytest.LogCaptureFixture) -> None:
         Server(config=CONFIG, server_port=0)
     with pytest.raises(ValueError, match="byteorder"):
         Server(config=CONFIG, byteorder="middle")
+
+
+def test_a_port_that_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    """Another server has it: a free one is taken, and the log says so."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        config = ServerConfig.isolated(server_port=port)
+        with (
+            caplog.at_level(logging.WARNING, "pvafast.server"),
+            Server({"x": 1.5}, config=config).running() as server,
+        ):
+            found = server.port
+            assert found not in (0, port)
+            with pvafast.sync.Client(server=f"127.0.0.1:{server.port}") as client:
+                assert client.get("x") == 1.5
+        assert f"TCP port {port} is taken: listening on {found}" in caplog.text

@@ -6,16 +6,19 @@ import asyncio
 import errno
 import logging
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, final
 
 from ..errors import LocalProtocolError
 from ..limits import Limits
+from ..network.addresses import Endpoint
 from ..network.config import ServerConfig
 from ..network.loop import Handle, Loop, SelectLoop
 from .discovery import Discovery, new_guid
@@ -307,15 +310,42 @@ class Server:
         return [session.info for session in list(self._sessions)]
 
     def _listen(self) -> None:
+        """Listen on the port of the configuration or, where another has taken that, on a free one, as pvxs does."""
         endpoints = self.config.tcp_endpoints()
+        try:
+            self._bind(endpoints)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not endpoints[0].port:
+                raise
+            while self._sockets:
+                self._sockets.pop().close()
+            self._bind([replace(endpoint, port=0) for endpoint in endpoints])
+            _log.warning("TCP port %d is taken: listening on %d", endpoints[0].port, self.port)
+
+    def _bind(self, endpoints: list[Endpoint]) -> None:
+        """All on one port: what the first got, where it asked for any."""
         for endpoint in endpoints:
-            listener = socket.socket(endpoint.family, socket.SOCK_STREAM)
+            try:
+                listener = socket.socket(endpoint.family, socket.SOCK_STREAM)
+            except OSError:
+                if endpoint.is_any and self._sockets:
+                    continue  # a host without IPv6
+                raise
             self._sockets.append(listener)
             if endpoint.family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "win32":  # there it would take the port of another
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setblocking(False)
-            listener.bind(endpoint.address)
+            first = self._sockets[0]
+            port = endpoint.port or (first.getsockname()[1] if listener is not first else 0)
+            try:
+                listener.bind(replace(endpoint, port=port).address)
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL or not endpoint.is_any or listener is first:
+                    raise
+                self._sockets.pop().close()  # IPv6 is switched off
+                continue
             listener.listen(512)
 
     def _accept(self, listener: socket.socket) -> None:
