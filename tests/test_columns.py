@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 import sys
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -481,7 +483,7 @@ def test_arrow(backend: SimpleNamespace) -> None:
     batch = pa.record_batch(columns.to_arrow())
     batch.validate(full=True)
     assert batch.schema.field("time").type == pa.timestamp("ns", "UTC")
-    assert batch.schema.field("same").type == pa.list_(pa.int32(), 2)
+    assert batch.schema.field("same").type == pa.large_list(pa.int32())
     assert batch.schema.field("var").type == pa.large_list(pa.float32())
     assert batch.column("time").cast(pa.int64()).to_pylist() == [
         1_700_000_000_000_000_005 + i * 10**9 for i in range(5)
@@ -515,6 +517,193 @@ def test_arrow_does_not_copy_and_outlives_the_columns(backend: SimpleNamespace) 
     assert address is None or found == {address}
     for batch in (first, second):
         assert batch.column("value").to_pylist() == [i / 2 for i in range(200)]
+
+
+def test_arrow_memory_lives_as_long_as_anyone_has_it(backend: SimpleNamespace) -> None:
+    """Exported twice, handed on, sliced; given back when the last holder is gone."""
+    pa = pytest.importorskip("pyarrow")
+    na = pytest.importorskip("nanoarrow")
+    columns = mixed(backend, 300)
+    whole = columns["value"].base if backend.name == "c" else None
+    memory = None if whole is None else weakref.ref(whole)
+    del whole
+    exported = [columns.to_arrow() for _ in range(2)]
+    batches = [pa.record_batch(made) for made in exported for _ in range(2)]
+    again = na.Array(batches[0])
+    part = batches[1].column("value")[100:110]
+    texts = batches[2].column("s")
+    del exported, batches, columns
+    gc.collect()
+    assert memory is None or memory() is not None
+    assert part.to_pylist() == [i / 2 for i in range(100, 110)]
+    assert texts[7].as_py() == "é" * 7
+    assert len(again) == 300
+    del part, texts, again
+    gc.collect()
+    assert memory is None or memory() is None
+
+
+def test_arrow_in_polars(backend: SimpleNamespace) -> None:
+    polars = pytest.importorskip("polars")
+    pytest.importorskip("nanoarrow")
+    frame = polars.DataFrame(mixed(backend).to_arrow())
+    assert frame.schema["time"] == polars.Datetime("ns", "UTC")
+    assert frame["value"].to_list() == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert frame["ok"].to_list() == [False, True, False, True, False]
+    assert frame["s"].to_list() == ["", "é", "éé", "ééé", "éééé"]
+    assert frame["flags"].to_list() == [[], [True], [True, False], [], [True]]
+    assert frame["names"].to_list() == [[], ["a1"], ["a2", ""], [], ["a4"]]
+    assert frame["time"].cast(polars.Int64).to_list()[1] == 1_700_000_001_000_000_005
+    assert len(polars.DataFrame(backend.columns.Columns(MIXED).to_arrow())) == 0
+
+
+def test_arrow_in_nanoarrow(backend: SimpleNamespace) -> None:
+    pytest.importorskip("nanoarrow")
+    made = mixed(backend).to_arrow()
+    names = [field.name for field in made.schema.fields]
+    cells = {name: made.child(i) for i, name in enumerate(names)}
+    assert cells["value"].to_pylist()[3] == 1.5
+    assert cells["same"].to_pylist()[3] == [3, -3]
+    assert cells["s"].to_pylist()[3] == "ééé"
+    assert cells["timeStamp.secondsPastEpoch"].to_pylist()[3] == 1_700_000_003
+
+
+LENGTHS = {
+    "pair": "double[2]",
+    "bits": "bool[9]",
+    "words": "string[2]",
+    "few": "int8<3>",
+    "short": "string(4)",
+}
+
+
+def test_arrow_of_lengths_that_are_told_by_the_type(backend: SimpleNamespace) -> None:
+    """The same types whether or not there are rows, and however long the arrays happen to be."""
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("nanoarrow")
+    columns = backend.columns.Columns(LENGTHS)
+    types = [
+        pa.timestamp("ns", "UTC"), pa.timestamp("ns", "UTC"), pa.list_(pa.float64(), 2), pa.list_(pa.bool_(), 9),
+        pa.list_(pa.large_string(), 2), pa.large_list(pa.int8()), pa.large_string(),
+    ]  # fmt: skip
+    assert pa.record_batch(columns.to_arrow()).schema.types == types
+    bits = [bool(i % 3) for i in range(9)]
+    # pair, bits, words (sizes of strings), few (a size), short: none but the first row has them all.
+    row = struct.pack("<dd", 1.0, 2.0) + bytes(bits) + b"\x01a\x00" + b"\x01\x07" + b"\x02\xc3\xa9"
+    columns.add([monitor(backend, update(1, row)), monitor(backend, update(1 << 4, b"\x01\x05"))])
+    batch = pa.record_batch(columns.to_arrow())
+    batch.validate(full=True)
+    assert batch.schema.types == types
+    assert batch.column("pair").to_pylist() == [[1.0, 2.0]] * 2
+    assert batch.column("bits").to_pylist() == [bits] * 2
+    assert batch.column("words").to_pylist() == [["a", ""]] * 2
+    assert batch.column("few").to_pylist() == [[7], [5]]
+    assert batch.column("short").to_pylist() == ["é"] * 2
+
+
+def test_arrow_has_null_where_no_time_was_told(backend: SimpleNamespace, nt: Any) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("nanoarrow")
+    columns = backend.columns.Columns(nt, ["value"])
+    rows = [
+        monitor(backend, update(1 << 1, struct.pack("<d", 1.0))),
+        monitor(backend, value_and_time(2.0, 7, 8)),
+    ]
+    columns.add(rows, received=[5, 0])
+    batch = pa.record_batch(columns.to_arrow())
+    batch.validate(full=True)
+    assert batch.column("time").cast(pa.int64()).to_pylist() == [None, 7_000_000_008]
+    assert batch.column("received").cast(pa.int64()).to_pylist() == [5, None]
+    pandas = pytest.importorskip("pandas")
+    index = columns.to_pandas().index
+    assert index.name == "time"
+    assert index[0] is pandas.NaT
+    assert index[1].value == 7_000_000_008
+
+
+ENUM = {"value": {"index": "int32", "choices": "string[]"}, "index": "int32"}
+# 1 value, 2 value.index, 3 value.choices, 4 index.
+
+
+def test_enums_are_their_choices(backend: SimpleNamespace) -> None:
+    """Choices may change; an index beyond them has none."""
+    columns = backend.columns.Columns(ENUM)
+    on_off = b"\x02\x03off\x02on"
+    columns.add(
+        [
+            monitor(backend, update(1 << 1, struct.pack("<i", 1) + on_off)),
+            monitor(backend, update(1 << 2, struct.pack("<i", 0))),
+            monitor(backend, update(1 << 2, struct.pack("<i", 2))),
+            monitor(backend, update(1 << 3, b"\x03\x01a\x01b\x01c")),
+            monitor(backend, update(1 << 2, struct.pack("<i", -1))),
+        ]
+    )
+    expected = ["on", "off", None, "c", None]
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("nanoarrow")
+    batch = pa.record_batch(columns.to_arrow())
+    batch.validate(full=True)
+    assert batch.schema.names == ["time", "received", "value.index", "value", "index"]
+    assert batch.column("value").to_pylist() == expected
+    assert batch.column("value.index").to_pylist() == [1, 0, 2, 2, -1]
+    parts = backend.columns.Columns(ENUM, ["value.index"])
+    assert pa.record_batch(parts.to_arrow()).schema.names == ["time", "received", "value.index"]
+    pandas = pytest.importorskip("pandas")
+    frame = columns.to_pandas()
+    assert list(frame) == ["value.index", "value", "index"]
+    assert [None if pandas.isna(x) else x for x in frame["value"]] == expected
+    assert list(frame["value"].cat.categories) == ["c", "off", "on"]
+
+
+def test_arrow_of_bytes_that_are_no_text(backend: SimpleNamespace, nt: Any) -> None:
+    """Arrow has UTF-8 only: what is none becomes U+FFFD."""
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("nanoarrow")
+    columns = backend.columns.Columns(nt, ["alarm.message"])
+    columns.add([monitor(backend, update(1 << 5, b"\x04\xc3\xa9\xff!")), monitor(backend, update(0))])
+    batch = pa.record_batch(columns.to_arrow())
+    batch.validate(full=True)
+    assert batch.column("alarm.message").to_pylist() == ["é\ufffd!"] * 2
+
+
+@given(stream=streams())
+def test_arrow_holds_what_the_columns_hold(backend: SimpleNamespace, stream: Any) -> None:
+    """Any type that has an Arrow type, whatever came."""
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("nanoarrow")
+    spec, came = stream
+    fd = wire.build(backend, spec)
+    leaves = [
+        path
+        for path, at, _ in wire.nodes(spec)
+        if path and not isinstance(at, wire.Compound) and not at.startswith("any")
+    ]
+    names = {".".join(path): path for path in leaves if all(map(str.isidentifier, path))}
+    columns = backend.columns.Columns(fd, list(names.values()))
+    columns.add(
+        [
+            monitor(backend, wire.update(spec, x, bits, order) + b"\0", big=order == "big")
+            for bits, x, _, order in came
+        ]
+    )
+    batch = pa.record_batch(columns.to_arrow())
+    batch.validate(full=True)
+    assert batch.num_rows == len(came)
+    for name, path in names.items():
+        if name in ("time", "received"):
+            continue
+        cells = batch.column(name).to_pylist()
+        for cell, held in zip(cells, columns[path], strict=True):
+            wanted = held.tolist() if isinstance(held, np.ndarray | np.generic) else held
+            assert comparable(cell) == comparable(wanted), name
+
+
+def comparable(x: Any) -> Any:
+    if isinstance(x, list):
+        return [comparable(item) for item in x]
+    if isinstance(x, str):
+        return x.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return struct.pack("<d", x) if isinstance(x, float) else x
 
 
 def test_arrow_of_no_rows(backend: SimpleNamespace) -> None:

@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ._types import SCALARS, STRING
+from ._types import ARRAY_BITS, BOUNDED_STRING, DTYPES, FIXED, SCALARS, STRING
 
-# Of type codes: which kind of array, if any.
-_ARRAY_BITS: Final = 0x18
-NUMBERS: Final = frozenset(SCALARS) - {STRING}
 INTEGERS: Final = frozenset(range(0x20, 0x28))
 
 if TYPE_CHECKING:
@@ -31,8 +28,7 @@ def offsets_of(column: Any, type: FieldDesc) -> tuple[Any, Any]:
     """A column of numeric arrays, back to back, and where each begins (int64, one more than there are rows)."""
     if type.dtype is None or type.code in SCALARS:
         raise TypeError(f"a column of {type.format('short')} has no offsets")
-    values = np.concatenate(list(column)) if len(column) else np.empty(0, type.dtype)
-    return values, _ends(column)
+    return _joined(column, type), _ends(column)
 
 
 def as_numpy(columns: Columns) -> Any:
@@ -55,14 +51,26 @@ def as_numpy(columns: Columns) -> Any:
 
 
 def as_pandas(columns: Columns) -> Any:
-    """A pandas.DataFrame of all columns; arrays are objects in it."""
+    """A pandas.DataFrame of all columns by time: arrays are objects in it, enums a Categorical."""
     import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     found = {}
     for name in columns.fields:
+        enum = _enum(columns, name)
+        if enum == name:
+            continue  # its choice stands for both
         column = columns[name]
         found[name] = column if isinstance(column, np.ndarray) and column.ndim == 1 else list(column)
-    return pandas.DataFrame(found, index=pandas.to_datetime(columns.time, unit="ns", utc=True))
+        if enum:
+            found[enum.rpartition(".")[0]] = pandas.Categorical(_choices(columns, name, enum))
+    return pandas.DataFrame(found, index=_index(pandas, columns))
+
+
+def _index(pandas: Any, columns: Columns) -> Any:
+    """The time stamps; those that were not set are NaT."""
+    time = columns.time.view("datetime64[ns]").copy()
+    time[time == np.datetime64(0, "ns")] = np.datetime64("NaT")
+    return pandas.DatetimeIndex(time, name="time").tz_localize("UTC")
 
 
 def as_arrow(columns: Columns) -> Any:
@@ -72,49 +80,89 @@ def as_arrow(columns: Columns) -> Any:
     except ImportError:
         raise ImportError("to_arrow() needs nanoarrow: pip install 'pvafast[arrow]'") from None
 
-    def array(schema: Any, length: int, buffers: list[Any], *children: Any) -> Any:
-        # Without validity bitmaps: nothing is null.
-        return na.c_array_from_buffers(schema, length, [None, *buffers], null_count=0, children=children)
+    def array(schema: Any, length: int, buffers: list[Any], *children: Any, valid: Any = None) -> Any:
+        nulls = 0 if valid is None else length - int(valid.sum())
+        bits = np.packbits(valid, bitorder="little") if nulls else None
+        return na.c_array_from_buffers(schema, length, [bits, *buffers], null_count=nulls, children=children)
 
     def numbers(values: Any) -> Any:
         if values.dtype == np.bool_:
             return array(na.bool_(), len(values), [np.packbits(values, bitorder="little")])
         return array(getattr(na, values.dtype.name)(), len(values), [np.ascontiguousarray(values)])
 
-    def texts(items: list[str]) -> Any:
+    def texts(items: list[str], valid: Any = None) -> Any:
         raw = [item.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode() for item in items]
-        return array(na.large_string(), len(raw), [_ends(raw), b"".join(raw)])
-
-    def lists(items: list[Any], made: Any) -> Any:
-        return array(na.large_list(made.schema), len(items), [_ends(items)], made)
+        return array(na.large_string(), len(raw), [_ends(raw), b"".join(raw)], valid=valid)
 
     def stamps(values: Any) -> Any:
-        return array(na.timestamp("ns", "UTC"), len(values), [values])
+        return array(na.timestamp("ns", "UTC"), len(values), [values], valid=values != 0)
 
     def made_of(name: str) -> Any:
         type, column = columns.type[name], columns[name]
-        if type.code in SCALARS:
-            return texts(column) if type.code == STRING else numbers(column)
-        if isinstance(column, np.ndarray):
-            child = numbers(column.reshape(-1))
-            schema = na.fixed_size_list(child.schema, column.shape[1])
-            return array(schema, len(column), [], child)
-        if type.dtype is not None:
-            return lists(column, numbers(offsets_of(column, type)[0]))
-        if type.code & ~_ARRAY_BITS == STRING:
-            return lists(column, texts([text for item in column for text in item]))
-        raise TypeError(
-            f"a {type.format('short')} has no Arrow type, at `{name}`: name the fields that you want"
-        )
+        if type.code in DTYPES:
+            return numbers(column)
+        if type.code in (STRING, BOUNDED_STRING):
+            return texts(column)
+        element = type.code & ~ARRAY_BITS
+        if element not in SCALARS:
+            raise TypeError(
+                f"a {type.format('short')} has no Arrow type, at `{name}`: name the fields that you want"
+            )
+        if element == STRING:
+            child = texts([text for item in column for text in item])
+        else:
+            child = numbers(_joined(column, type))
+        if type.code & ARRAY_BITS == FIXED:
+            return array(na.fixed_size_list(child.schema, type.bound), len(column), [], child)
+        return array(na.large_list(child.schema), len(column), [_ends(column)], child)
 
     found = {"time": stamps(columns.time), "received": stamps(columns.received)}
-    found |= {name: made_of(name) for name in columns.fields}
+    for name in columns.fields:
+        enum = _enum(columns, name)
+        if enum != name:
+            found[name] = made_of(name)
+        if enum and enum != name:
+            chosen = _choices(columns, name, enum)
+            there = np.array([choice is not None for choice in chosen], np.bool_)
+            found[enum.rpartition(".")[0]] = texts([choice or "" for choice in chosen], valid=there)
     schema = na.struct({name: made.schema for name, made in found.items()})
     return na.Array(array(schema, len(columns), [], *found.values()))
 
 
-def _ends(items: list[Any]) -> Any:
+def _enum(columns: Columns, name: str) -> str:
+    """Of a part of an enum whose other part is there, too: the name of its choices; "" of anything else."""
+    parent, _, leaf = name.rpartition(".")
+    if not parent or leaf not in ("index", "choices"):
+        return ""
+    type = columns.type[parent]
+    if set(type.members) != {"index", "choices"}:
+        return ""
+    if type.members["index"].code not in INTEGERS or type.members["choices"].code & ~ARRAY_BITS != STRING:
+        return ""
+    fields = columns.fields
+    both = f"{parent}.index" in fields and f"{parent}.choices" in fields
+    return f"{parent}.choices" if both else ""
+
+
+def _choices(columns: Columns, index: str, choices: str) -> list[str | None]:
+    """The choice of each row; None where the index has none."""
+    return [
+        texts[i] if 0 <= i < len(texts) else None
+        for i, texts in zip(columns[index].tolist(), columns[choices], strict=True)
+    ]
+
+
+def _joined(column: Any, type: FieldDesc) -> Any:
+    """Numeric arrays back to back."""
+    if isinstance(column, np.ndarray):
+        return column.reshape(-1)
+    return np.concatenate(column) if column else np.empty(0, type.dtype)
+
+
+def _ends(items: Any) -> Any:
     """Where each item begins when they stand back to back, and where the last ends."""
+    if isinstance(items, np.ndarray):
+        return np.arange(len(items) + 1, dtype=np.int64) * items.shape[1]
     ends = np.zeros(len(items) + 1, np.int64)
     np.cumsum([len(item) for item in items], out=ends[1:])
     return ends

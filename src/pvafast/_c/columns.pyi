@@ -7,7 +7,8 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from .._columntext import INTEGERS, NUMBERS, as_arrow, as_numpy, as_pandas, offsets_of, stacked
+from .._columntext import INTEGERS, as_arrow, as_numpy, as_pandas, offsets_of, stacked
+from .._types import DTYPES
 from ..errors import DecodeError, LocalProtocolError
 from .bitset import _iterate, _read_bits
 from .buffer import Reader
@@ -173,7 +174,7 @@ class Columns:
         type = self.type.node(node)
         column = self._lists[node][len(self._lists[node]) - self._rows :]
         items = [_zero(type) if item is None else item for item in column]
-        if type.code in NUMBERS:
+        if type.code in DTYPES:
             made = np.array(items, type.dtype)
             made.flags.writeable = False
             return made
@@ -241,15 +242,19 @@ class Columns:
     def to_arrow(self) -> Any:
         """A nanoarrow.Array of structures, for anything that takes the Arrow C data interface. Needs nanoarrow, not pyarrow.
 
-        One structure a row: `time` and `received` (timestamp[ns, UTC]), then the fields by their dotted names. Numbers are
-        not copied. Arrays of one length are fixed-size lists, others large lists. TypeError for structure arrays, unions
-        and anys, which have no Arrow type: name the fields that you want. Hand it on:
-        ``pyarrow.record_batch(x)``, ``polars.DataFrame(x)``, ``pandas.DataFrame.from_arrow(x)``.
+        One structure a row: `time` and `received` (timestamp[ns, UTC]; null where they are 0), then the fields by their dotted
+        names. The types follow from those of the fields: numbers, which are not copied, booleans, large strings, fixed-size
+        lists of arrays whose type has a length, large lists of the others. An enum is a string by its own name, its choice, and
+        its index. TypeError for structure arrays, unions and anys, which have no Arrow type: name the fields that you want.
+        Hand it on: ``pyarrow.record_batch(x)``, ``polars.DataFrame(x)``, ``pandas.DataFrame.from_arrow(x)``.
         """
         return as_arrow(self)
 
     def to_pandas(self) -> Any:
-        """A pandas.DataFrame with the time stamps as its index. Needs pandas."""
+        """A pandas.DataFrame with the time stamps in UTC as its index (NaT where they are 0). Needs pandas.
+
+        Arrays and lists are objects in it; an enum is a Categorical by its own name, and its index.
+        """
         return as_pandas(self)
 
 

@@ -776,15 +776,19 @@ cdef class Columns:
     def to_arrow(self):
         """A nanoarrow.Array of structures, for anything that takes the Arrow C data interface. Needs nanoarrow, not pyarrow.
 
-        One structure a row: `time` and `received` (timestamp[ns, UTC]), then the fields by their dotted names. Numbers are
-        not copied. Arrays of one length are fixed-size lists, others large lists. TypeError for structure arrays, unions
-        and anys, which have no Arrow type: name the fields that you want. Hand it on:
-        ``pyarrow.record_batch(x)``, ``polars.DataFrame(x)``, ``pandas.DataFrame.from_arrow(x)``.
+        One structure a row: `time` and `received` (timestamp[ns, UTC]; null where they are 0), then the fields by their dotted
+        names. The types follow from those of the fields: numbers, which are not copied, booleans, large strings, fixed-size
+        lists of arrays whose type has a length, large lists of the others. An enum is a string by its own name, its choice, and
+        its index. TypeError for structure arrays, unions and anys, which have no Arrow type: name the fields that you want.
+        Hand it on: ``pyarrow.record_batch(x)``, ``polars.DataFrame(x)``, ``pandas.DataFrame.from_arrow(x)``.
         """
         return as_arrow(self)
 
     def to_pandas(self):
-        """A pandas.DataFrame with the time stamps as its index. Needs pandas."""
+        """A pandas.DataFrame with the time stamps in UTC as its index (NaT where they are 0). Needs pandas.
+
+        Arrays and lists are objects in it; an enum is a Categorical by its own name, and its index.
+        """
         return as_pandas(self)
 
 
