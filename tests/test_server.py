@@ -388,6 +388,43 @@ def test_segments_if_asked(serve: Callable[..., Server]) -> None:
         assert client.update(ioid).value[""].tolist() == [1] * 2000
 
 
+def test_a_source_that_waits(serve: Callable[..., Server]) -> None:
+    """After drain() nobody has missed anything."""
+    pv = PV("uint8[]", np.zeros(500_000, np.uint8))
+    server = serve({"x": pv})
+    with RawClient(server.port, rcvbuf=1 << 16) as client:
+        _, ioid = client.monitor("x", "record[queueSize=2]")
+        client.update(ioid)
+        assert pv.wait_drained(10)
+        got: list[int] = []
+
+        def post() -> None:
+            for i in range(1, 51):
+                pv.post(np.full(500_000, i, np.uint8))
+                assert pv.wait_drained(10)
+
+        async def apost() -> None:
+            for i in range(51, 101):
+                pv.post(np.full(500_000, i, np.uint8))
+                await pv.drain()
+
+        def both() -> None:
+            post()
+            asyncio.run(apost())
+
+        thread = threading.Thread(target=both)
+        thread.start()
+        while len(got) < 100:
+            update = client.update(ioid)
+            assert not update.overrun
+            got.append(int(update.value[""][-1]))
+        thread.join()
+        assert got == list(range(1, 101))
+        while pv.wait_drained(0.1):  # the client reads no more
+            pv.post(np.zeros(500_000, np.uint8))
+    assert pv.wait_drained(10)  # and is gone
+
+
 # -- a PV that is closed, opened, removed
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Unpack
 
 import numpy as np
@@ -98,7 +99,7 @@ class NTNDArray(Builder):
         if color_mode is _UNSET:
             color_mode = None if "ColorMode" in given else guess(data.shape)
         if color_mode is not None:
-            given["ColorMode"] = Attribute(name="ColorMode", value=int(color_mode), descriptor="Color mode")
+            given["ColorMode"] = int(color_mode)
         fields: dict[str, Any] = {
             "uncompressedSize": data.nbytes,
             "uniqueId": unique_id,
@@ -119,7 +120,12 @@ class NTNDArray(Builder):
             fields |= {"value": UnionValue(member, data.reshape(-1)), "compressedSize": data.nbytes}
         element = self.type["attribute"].element
         assert element is not None
-        fields["attribute"] = [_attribute(element, name, x) for name, x in given.items()]
+        fields["attribute"] = [
+            _attribute(element, name, x)
+            if name != "ColorMode" or color_mode is None
+            else _color_mode(element, int(color_mode)).copy()
+            for name, x in given.items()
+        ]
         made = annotate(Value(self.type, fields), meta)
         if data_timestamp is not None:
             seconds, nanoseconds = split_time(data_timestamp)
@@ -136,26 +142,36 @@ def _mode(attributes: Mapping[str, Any]) -> int:
     return int(found) if isinstance(found, int | np.integer) else 0
 
 
-def _dimensions(shape: Sequence[int], given: Iterable[Dimension] | None) -> list[dict[str, Any]]:
+def _dimensions(shape: tuple[int, ...], given: Iterable[Dimension] | None) -> list[Any]:
     """The dimension_t structures, fastest first."""
     if given is None:
-        sizes = [Dimension(size, full_size=size) for size in reversed(shape)]
-    else:
-        sizes = [Dimension(*one) for one in given]
-        if tuple(one.size for one in reversed(sizes)) != tuple(shape):
-            raise EncodeError(
-                f"sizes {[one.size for one in sizes]} for an array of shape {tuple(shape)}", "dimension"
-            )
-    return [
-        {
-            "size": one.size,
-            "offset": one.offset,
-            "fullSize": one.full_size,
-            "binning": one.binning,
-            "reverse": one.reverse,
-        }
-        for one in sizes
-    ]
+        return [one.copy() for one in _whole(shape)]
+    sizes = [Dimension(*one) for one in given]
+    if tuple(one.size for one in reversed(sizes)) != shape:
+        raise EncodeError(f"sizes {[one.size for one in sizes]} for an array of shape {shape}", "dimension")
+    return [_fields_of(one) for one in sizes]
+
+
+@lru_cache(maxsize=64)
+def _whole(shape: tuple[int, ...]) -> tuple[Value, ...]:
+    """The dimensions of an image of which nothing was cut off: a camera sends the same ones all day."""
+    return tuple(Value(_dimension, _fields_of(Dimension(size, full_size=size))) for size in reversed(shape))
+
+
+def _fields_of(one: Dimension) -> dict[str, Any]:
+    return {
+        "size": one.size,
+        "offset": one.offset,
+        "fullSize": one.full_size,
+        "binning": one.binning,
+        "reverse": one.reverse,
+    }
+
+
+@lru_cache(maxsize=64)
+def _color_mode(type: FieldDesc, mode: int) -> Value:
+    """The attribute ColorMode."""
+    return _attribute(type, "ColorMode", Attribute(name="ColorMode", value=mode, descriptor="Color mode"))
 
 
 def _attribute(type: FieldDesc, name: str, x: Any) -> Value:

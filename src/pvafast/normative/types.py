@@ -91,6 +91,8 @@ def _set(value: Value, name: str, x: Any) -> None:
 
 def annotate(value: Value, meta: Metadata) -> Value:
     """Set what `meta` gives in a Value, and return it. Raises EncodeError for what its type has no field for."""
+    if not meta:
+        return value
     unknown = meta.keys() - Metadata.__annotations__.keys()
     if unknown:
         raise TypeError(f"unexpected keyword argument {min(unknown)!r}")

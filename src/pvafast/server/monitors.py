@@ -109,6 +109,7 @@ class Subscription:
         elif not self.waking:
             self.waking = True
             session.wake(self)
+        self.group.pv.fell_behind(self)
         some = len(queue) + 1 < self.size or (ready and len(queue) < QUEUE_MAX and session.queued < _SOON)
         if some and session.queued + update.size <= session.queue_bytes:
             queue.append(update)
@@ -125,6 +126,7 @@ class Subscription:
         """Updates may flow: the first one holds everything."""
         self.group.subscriptions[self] = None
         self.whole = True
+        self.group.pv.fell_behind(self)
 
     def stop(self) -> None:
         """No more updates; what waits is dropped."""
@@ -134,6 +136,7 @@ class Subscription:
         self.late = None
         self.overrun = NO_BITS
         self.whole = False
+        self.group.pv.caught_up(self)
 
     def seal(self) -> None:
         """The PV is about to lose its value: what was to be taken from it is taken now."""
@@ -170,3 +173,4 @@ class Subscription:
                     late, overrun = self.late, self.overrun
                     self.late, self.overrun = None, NO_BITS
                     session.send_update(self.ioid, self.group.rest(late), overrun)
+            self.group.pv.caught_up(self)

@@ -94,7 +94,9 @@ def update(builder: Builder | None, type: FieldDesc, current: Value, x: Any, met
         made = Value(type)
         made.overlay(x)
         return annotate(made, meta)
-    if builder is not None and (not isinstance(x, Mapping) or isinstance(builder, _OF_MAPPINGS)):
+    if builder is not None and (
+        isinstance(x, float) or not isinstance(x, Mapping) or isinstance(builder, _OF_MAPPINGS)
+    ):
         wrap: Any = builder.wrap  # type: ignore[attr-defined]
         found: Value = wrap(x, **meta)
         return found
@@ -137,10 +139,13 @@ def timeless(x: Value) -> bool:
     return bits is not None and bits.isdisjoint(x.changed)
 
 
+def set_time(x: Value) -> None:
+    """Set the time stamp to now."""
+    x["timeStamp.secondsPastEpoch"], x["timeStamp.nanoseconds"] = divmod(time.time_ns(), 1_000_000_000)
+
+
 def stamp(x: Value) -> Value:
     """The same Value, with a time stamp of now where it has one that is not set."""
     if timeless(x):
-        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        x["timeStamp.secondsPastEpoch"] = seconds
-        x["timeStamp.nanoseconds"] = nanoseconds
+        set_time(x)
     return x

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from collections.abc import Callable
 from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, final
@@ -13,7 +16,7 @@ from ..normative import Builder, Metadata
 from ..normative.types import annotate
 from ..request import Selection, shared
 from . import plain
-from .monitors import Group
+from .monitors import Group, Subscription
 from .requests import Call, Peer, Process, Put, Refused
 
 if TYPE_CHECKING:
@@ -70,6 +73,9 @@ class PV:
         self._opened = False
         self._groups: dict[tuple[tuple[str, ...], str], Group] = {}
         self._served: dict[Served, None] = {}
+        # Subscriptions with updates queued, and who waits until there are none.
+        self._behind: set[Subscription] = set()
+        self._waiting: list[Callable[[], object]] = []
         if type is not None:
             self.open(type, initial, **meta)
         elif initial is not None or meta:
@@ -147,6 +153,35 @@ class PV:
             thread = get_ident()
             for group in self._groups.values():
                 group.post(update, thread)
+
+    async def drain(self) -> None:
+        """Wait until nothing is queued for any subscriber, so that none of them misses the next update; under asyncio.
+
+        For sources that can wait, such as files: the slowest client sets the pace, and one that reads nothing stops it until it is dropped.
+        """
+        loop = asyncio.get_running_loop()
+        drained = asyncio.Event()
+        while self._when_drained(lambda: loop.call_soon_threadsafe(drained.set)):
+            await drained.wait()
+            drained.clear()
+
+    def wait_drained(self, timeout: float | None = None) -> bool:
+        """The same for threads other than the server's; False after `timeout` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        drained = threading.Event()
+        while self._when_drained(drained.set):
+            if not drained.wait(None if end is None else end - time.monotonic()):
+                return False
+            drained.clear()
+        return True
+
+    def _when_drained(self, callback: Callable[[], object]) -> bool:
+        """Call it when nothing is queued; False where nothing is queued now."""
+        with self.lock:
+            if self._behind:
+                self._waiting.append(callback)
+                return True
+        return False
 
     @property
     def is_open(self) -> bool:
@@ -265,6 +300,18 @@ class PV:
         key = selection.names(), byteorder
         return self._groups.setdefault(key, Group(self, selection, byteorder))
 
+    def fell_behind(self, subscription: Subscription) -> None:
+        """Updates are queued for it; under the lock."""
+        self._behind.add(subscription)
+
+    def caught_up(self, subscription: Subscription) -> None:
+        """None are; under the lock."""
+        self._behind.discard(subscription)
+        if not self._behind and self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for callback in waiting:
+                callback()
+
     def attach(self, served: Served) -> None:
         """A channel was opened."""
         with self.lock:
@@ -291,4 +338,5 @@ def _stamped(update: Value, given: Any, stamp: bool | None = None) -> Value:
     if update is given:
         update = Value(given.type)
         update.overlay(given)
-    return plain.stamp(update)
+    plain.set_time(update)
+    return update
