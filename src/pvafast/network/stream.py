@@ -269,25 +269,28 @@ class Stream:
         """Send what there is room for."""
         queue = self._queue
         try:
-            while queue:
+            full = False
+            while queue and not full:
                 sent = self._send_some()  # BlockingIOError when there is no room
                 self._unsent -= sent
                 while sent:
                     size = len(queue[0])
                     if size > sent:
                         queue[0] = queue[0][sent:]
+                        full = True  # there was no room for the rest of it
                         break
                     sent -= size
                     queue.popleft()
         except (BlockingIOError, InterruptedError):
-            if not self._waiting:
-                self._waiting = True
-                self._loop.add_writer(self._fd, self._writable)
-            return
+            full = True
         except OSError as error:
             self.close(error)
             return
-        if self._waiting:
+        if full:
+            if not self._waiting:
+                self._waiting = True
+                self._loop.add_writer(self._fd, self._writable)
+        elif self._waiting:
             self._waiting = False
             self._loop.remove_writer(self._fd)
 

@@ -159,6 +159,7 @@ class PV:
 
         For sources that can wait, such as files: the slowest client sets the pace, and one that reads nothing stops it until it is dropped.
         """
+        await asyncio.sleep(0)  # or a source that never has to wait would never let the loop have its turn
         loop = asyncio.get_running_loop()
         drained = asyncio.Event()
         while self._when_drained(lambda: loop.call_soon_threadsafe(drained.set)):
