@@ -308,6 +308,13 @@ def test_put_options(run: Any, server: LiveServer) -> None:
     assert second == "field(value)record[block=false]"
 
 
+@pytest.mark.parametrize("command", [["get"], ["put", "x"], ["call"], ["info"]])
+def test_every_command_gives_up(run: Any, server: LiveServer, command: list[str]) -> None:
+    status, out, err = run(command[0], "nowhere", *command[1:], "-w", "0.2")
+    assert (status, out) == (1, [])
+    assert err == ["pvafast: nowhere: no server answers to the name within 0.2 s"]
+
+
 # -- call
 
 

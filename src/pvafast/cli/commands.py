@@ -16,6 +16,7 @@ from typing import Any, Final
 
 # In the order of the help.
 COMMANDS: Final = {
+    "demo": "a camera and its client on this computer: frame rate, losses, every frame checked",
     "get": "read PVs",
     "put": "write a PV",
     "monitor": "show updates of PVs as they come; their rates; or save them",

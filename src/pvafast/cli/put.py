@@ -33,10 +33,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
     options.add_request(parser)
     parser.add_argument(
         "--wait",
+        dest="block",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="wait until the record is processed",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--process",
         choices=("true", "false", "passive"),
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     process = {"true": True, "false": False}.get(arguments.process, arguments.process)
     with session.client(arguments) as client:
         try:
-            client.put(arguments.pv, given, arguments.request, wait=arguments.wait, process=process)
+            client.put(arguments.pv, given, arguments.request, wait=arguments.block, process=process)
         except PvaError as error:
             session.complain(arguments.pv, error)
             return 1
