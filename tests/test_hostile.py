@@ -113,18 +113,43 @@ def test_chains_of_references(backend: SimpleNamespace) -> None:
     assert limit_of(work, data) == "type_nodes"
 
 
-def test_many_ids(backend: SimpleNamespace) -> None:
-    """65,535 ids, each of a type of 17 nodes: a million nodes."""
-    one = b"\x80\x00\x10" + b"".join(text(b"%d" % i) + b"\x22" for i in range(16))
-    data = b"".join(b"\xfd" + struct.pack("<H", i) + one for i in range(65_535))
+def many_ids(count: int, step: int) -> bytes:
+    """Ids, each of a type of 17 nodes."""
+    names = [text(b"%d" % i) + b"\x22" for i in range(16 + step * count)]
+    return b"".join(
+        b"\xfd" + struct.pack("<H", i) + b"\x80\x00\x10" + b"".join(names[step * i : step * i + 16])
+        for i in range(count)
+    )
+
+
+# Of ever new types fewer, as the memory is counted object by object.
+@pytest.mark.parametrize(("count", "step", "nodes"), [(65_535, 0, 1_000_000), (6_000, 1, 100_000)])
+def test_many_ids(backend: SimpleNamespace, count: int, step: int, nodes: int) -> None:
+    """A type under every id there is, a million nodes; and ids of ever new types."""
+    data = many_ids(count, step)
+    seen = 0
 
     def work() -> None:
-        codec = backend.codec.Codec()
-        at = 0
+        nonlocal seen
+        codec = backend.codec.Codec(limits=Limits(registry_nodes=nodes))
+        at = seen = 0
         while at < len(data):
             _, at = codec.decode_type(data, at)
+            seen += 1
 
     assert limit_of(work, data) == "registry_nodes"
+    assert seen == nodes // 17
+
+
+def test_many_ids_in_one_message(backend: SimpleNamespace) -> None:
+    """Anys that each bring a type under an id of its own, and a value of it."""
+    one = b"\x80\x00\x10" + b"".join(text(b"%d" % i) + b"\x22" for i in range(16))
+    data = b"\x8a" + size(2000)
+    data += b"".join(b"\x01\xfd" + struct.pack("<H", i) + one + bytes(64) for i in range(2000))
+    codec = backend.codec.Codec(limits=Limits(registry_nodes=20_000))
+    error = refused(lambda: codec.decode_any(data), data)
+    assert isinstance(error, LimitExceeded)
+    assert (error.limit, error.path) == ("registry_nodes", f"[{20_000 // 17}]")
 
 
 def test_wide_types(backend: SimpleNamespace) -> None:

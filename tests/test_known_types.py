@@ -41,6 +41,12 @@ def node(choose: random.Random, depth: int, pool: list[bytes]) -> bytes:
         return bytes([choose.choice([0x83, 0x53, 0x5B]), choose.randrange(200)])
     if kind < 0.6 and pool:
         return choose.choice(pool)
+    number = bytes([choose.randrange(4), 0])
+    if kind > 0.97:
+        return b"\xfe" + number
+    if kind > 0.9:
+        inner = choose.choice(pool) if pool and choose.random() < 0.6 else node(choose, depth, pool)
+        return b"\xfd" + number + inner
     code = 0x80 if choose.random() < 0.75 else 0x81
     array = bytes([code | 0x08]) if choose.random() < 0.2 else b""
     return array + composite(choose, depth - 1, code, pool)
@@ -61,6 +67,8 @@ def test_both_twins_alike_under_any_limits(twins: tuple[Any, Any], seed: int) ->
     pool: list[bytes] = []
     for _ in range(600):
         raw = composite(choose, choose.randrange(1, 5), 0x80, pool)
+        if choose.random() < 0.2:
+            raw = b"\xfd\1\0" * choose.randrange(1, 3) + raw
         if choose.random() < 0.1:
             raw = raw[: choose.randrange(len(raw))]
         tight = Limits(
@@ -104,6 +112,9 @@ def test_one_object_for_the_same_bytes(backend: SimpleNamespace) -> None:
     other, _ = backend.codec.Codec().decode_type(raw[:-1] + b"\x42")
     assert other is not first
     assert other["value"].format("short") == "float"
+    # Also where ids are given to it.
+    for before in (b"\xfd\7\0", b"\xfd\7\0\xfd\x08\0"):
+        assert backend.codec.Codec().decode_type(before + raw)[0] is first
     swapped, _ = backend.codec.Codec().decode_type(raw, byteorder="big")
     assert swapped == first
     # What is kept for later survives everything that comes after it.

@@ -687,22 +687,11 @@ def _too_heavy(pos: int) -> LimitExceeded:
 
 def _read_desc(r: Reader, ids: _TypeIds, depth: int) -> FieldDesc | None:
     """Read a type description; definitions in it are added to `ids`. None for the null type."""
-    cache = _CACHES[r.big]
-    start = r.pos
-    if start < r.end and r.data[start] == STRUCTURE:
-        known = cache.find(r, depth)
-        if known is not None:
-            return known
-    parser = _DescParser(r, ids)
-    weight = r.weight
     try:
-        made = parser.node(depth, True, True)
+        return _DescParser(r, ids).whole(depth, True)
     except DecodeError:
         ids.broken = True
         raise
-    if made is not None and made.code == STRUCTURE and parser.plain:
-        cache.keep(bytes(r.data[start : r.pos]), made, weight - r.weight, parser.longest)
-    return made
 
 
 @final
@@ -722,6 +711,21 @@ class _DescParser:
         self.count = 0
         self.longest = 0
         self.plain = True
+
+    def whole(self, depth: int, null_allowed: bool = False) -> FieldDesc | None:
+        """All of a description, or all but the ids that it begins with: a look-up where that is known."""
+        r = self.r
+        cache = _CACHES[r.big]
+        start, weight = r.pos, r.weight
+        if start < r.end and r.data[start] == STRUCTURE:
+            known = cache.find(r, depth)
+            if known is not None:
+                return known
+        self.plain = True
+        made = self.node(depth, True, null_allowed)
+        if made is not None and made.code == STRUCTURE and self.plain:
+            cache.keep(bytes(r.data[start : r.pos]), made, weight - r.weight, self.longest)
+        return made
 
     def charge(self, nodes: int, weight: int, pos: int) -> None:
         """Count nodes against Limits.type_nodes, and weight against Limits.expansion."""
@@ -781,15 +785,15 @@ class _DescParser:
                 raise _too_deep(pos, self.limits.depth)
             return known
         if code == ID_DEFINITION:
-            self.plain = False
             self.charge(0, _ID_WEIGHT, pos)
             numbers = [self.number()]
             while r.pos < r.end and r.data[r.pos] == ID_DEFINITION:
                 self.charge(0, _ID_WEIGHT, r.pos)
                 r.pos += 1
                 numbers.append(self.number())
-            defined = self.node(depth, True)
+            defined = self.node(depth, True) if self.count else self.whole(depth)
             assert defined is not None
+            self.plain = False
             for number in reversed(numbers):
                 self.ids.define(number, defined, r, pos)
             return defined

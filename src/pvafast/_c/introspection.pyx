@@ -724,7 +724,7 @@ cdef class _Cache:
         return type
 
     cdef int keep(self, const Part* parts, size_t count, const uint8_t* start, size_t n) except -1:
-        """Remember the parts of a description of n bytes, the last of them being the whole."""
+        """Remember the parts of a description of n bytes."""
         cdef Set* set
         cdef Place* place
         cdef const Part* part
@@ -795,8 +795,8 @@ cdef int raise_too_heavy(Cursor* c, const uint8_t* pos) except -1:
     return raise_limit(c, pos, "objects that weigh too much for the bytes of the message", "expansion")
 
 
-# The state of reading one description: its nodes counted expanded. plain: neither ids nor anything that limits other
-# than those of depth, nodes, names and weight could refuse.
+# The state of reading one description: its nodes counted expanded. plain: in the structure or union that is being read
+# there were neither ids nor anything that limits other than those of depth, nodes, names and weight could refuse.
 cdef struct Parse:
     size_t count
     bint plain
@@ -811,7 +811,7 @@ cdef FieldDesc read_desc(Cursor* c, _TypeIds ids, size_t depth):
     cdef Parse state
     cdef FieldDesc made
     state.count = 0
-    state.plain = c.caps.string >= 0xFE
+    state.plain = True
     state.longest = 0
     state.parts = 0
     try:
@@ -819,7 +819,7 @@ cdef FieldDesc read_desc(Cursor* c, _TypeIds ids, size_t depth):
     except DecodeError:
         ids.broken = True
         raise
-    if state.parts and state.plain and c.pos - start < LONG and state.part[state.parts - 1].type == <PyObject*>made:
+    if state.parts and c.pos - start < LONG:
         (BIG if c.big else LITTLE).keep(state.part, state.parts, start, <size_t>(c.pos - start))
     return made
 
@@ -844,15 +844,16 @@ cdef bint grant(
 
 
 cdef FieldDesc read_composite(Cursor* c, _TypeIds ids, Parse* state, size_t depth, bint planned):
-    """A structure or union: known ones by a look-up."""
+    """A structure or union: known ones by a look-up, also where an id is given to them."""
     cdef const uint8_t* pos = c.pos
     cdef Py_ssize_t weight = c.weight
     cdef uint64_t head = 0
     cdef size_t longest = state.longest
+    cdef bint plain = state.plain
     cdef FieldDesc made
     cdef Part* part
     cdef size_t i
-    if state.plain and left(c) >= HEAD:
+    if c.caps.string >= 0xFE and left(c) >= HEAD:
         head = head_of(pos)
         made = (BIG if c.big else LITTLE).find(c, state, head, depth, planned)
         if made is not None:
@@ -867,6 +868,7 @@ cdef FieldDesc read_composite(Cursor* c, _TypeIds ids, Parse* state, size_t dept
     charge(c, state, 1, NODE_WEIGHT, pos)
     c.pos += 1
     state.longest = 0
+    state.plain = True
     made = read_members(c, ids, state, pos[0], depth)
     state.longest = max(state.longest, <size_t>made.text)
     if head and state.plain and c.pos - pos >= HEAD:
@@ -880,6 +882,7 @@ cdef FieldDesc read_composite(Cursor* c, _TypeIds ids, Parse* state, size_t dept
         part.longest = state.longest
         part.type = <PyObject*>made
     state.longest = max(state.longest, longest)
+    state.plain = state.plain and plain
     if planned and made.code == STRUCTURE:
         charge(c, state, 0, PLAN_WEIGHT + PLANNED_WEIGHT * made.bits, pos)
     return made
@@ -902,6 +905,7 @@ cdef FieldDesc read_node(
     """One type; None for the null type, where it is allowed. planned: a structure here has a plan of its own."""
     cdef const uint8_t* pos = c.pos
     cdef const uint8_t* at
+    cdef const uint8_t* last
     cdef uint8_t code
     cdef FieldDesc made
     cdef int number, wanted
@@ -943,14 +947,19 @@ cdef FieldDesc read_node(
     if code == ID_DEFINITION:
         state.plain = False
         charge(c, state, 0, ID_WEIGHT, pos)
-        numbers = [read_id(c)]
+        number = read_id(c)
+        at = c.pos
         while c.pos < c.end and c.pos[0] == ID_DEFINITION:
             charge(c, state, 0, ID_WEIGHT, c.pos)
             c.pos += 1
-            numbers.append(read_id(c))
+            read_id(c)
+        last = c.pos
         made = read_node(c, ids, state, depth, True, False)
-        for one in reversed(numbers):
-            ids.define(one, made, c, pos)
+        state.plain = False
+        while last > at:  # the innermost first
+            last -= 3
+            ids.define(get16(last + 1, c.swap), made, c, pos)
+        ids.define(number, made, c, pos)
         return made
     c.pos = pos
     if code == NULL_TYPE:
@@ -1013,6 +1022,8 @@ cdef FieldDesc read_members(Cursor* c, _TypeIds ids, Parse* state, int code, siz
     cdef const uint8_t* ends[FEW]  # of the names: their last bytes
     cdef size_t sizes[FEW]
     cdef size_t n, i, k, size
+    cdef uint64_t met = 0  # a bit each for what sizes and bytes there were
+    cdef uint64_t bit
     cdef FieldDesc made
     cdef PyObject* name
     cdef PyObject* member
@@ -1045,9 +1056,12 @@ cdef FieldDesc read_members(Cursor* c, _TypeIds ids, Parse* state, int code, siz
         else:
             size = <size_t>(c.pos - pos)
             size -= 5 if pos[0] == 0xFE else 1
-            for k in range(i):
-                if sizes[k] == size and memcmp(ends[k] - size, c.pos - size, size) == 0:
-                    raise_at(c, pos, f"duplicate member name {<object>name!r}")
+            bit = <uint64_t>1 << ((size * 29 + (c.pos - 1)[0] * 7 + (c.pos - 1 - size // 2)[0]) & 63)
+            if met & bit:
+                for k in range(i):
+                    if sizes[k] == size and memcmp(ends[k] - size, c.pos - size, size) == 0:
+                        raise_at(c, pos, f"duplicate member name {<object>name!r}")
+            met |= bit
             sizes[i] = size
             ends[i] = c.pos
         if (
