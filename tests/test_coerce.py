@@ -7,6 +7,8 @@ import decimal
 import enum
 import fractions
 import math
+import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -505,3 +507,39 @@ def test_values_without_end(backend: SimpleNamespace) -> None:
         with pytest.raises(RecursionError):
             work()
     inner["l"].clear()
+
+
+@pytest.mark.parametrize("kind", ["any", "union", "any in a structure", "list of anys"])
+def test_values_without_end_are_dropped(backend: SimpleNamespace, kind: str) -> None:
+    """Also on the small stack of a thread: what holds the next one is let go before that one is."""
+    value = backend.value
+    fd = backend.introspection.FieldDesc.of({"x": "any"})
+
+    def filled(inner: Any) -> Any:
+        v = value.Value(fd)
+        v["x"] = value.AnyValue("any", inner)
+        return value.AnyValue(fd, v)
+
+    wrap: Callable[[Any], Any] = {
+        "any": lambda x: value.AnyValue("any", x),
+        "union": lambda x: value.UnionValue("a", x),
+        "any in a structure": filled,
+        "list of anys": lambda x: value.AnyValue("any[]", [x]),
+    }[kind]
+    done = []
+
+    def make_and_drop() -> None:
+        deep = value.AnyValue("int32", 1)
+        for _ in range(100_000):
+            deep = wrap(deep)
+        del deep
+        done.append(True)
+
+    before = threading.stack_size(512 * 1024)
+    try:
+        thread = threading.Thread(target=make_and_drop)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    assert done

@@ -362,7 +362,8 @@ cdef class Value:
 
 
 @cython.final
-@cython.no_gc
+@cython.no_gc_clear  # frozen to its end
+@cython.trashcan(True)  # nested without end, they would be dropped by endless recursion
 @cython.freelist(64)
 cdef class UnionValue:
     """The selected member of a union: its name and value. Frozen. A null union is None."""
@@ -396,7 +397,8 @@ cdef class UnionValue:
 
 
 @cython.final
-@cython.no_gc
+@cython.no_gc_clear  # frozen to its end
+@cython.trashcan(True)  # nested without end, they would be dropped by endless recursion
 @cython.freelist(64)
 cdef class AnyValue:
     """What an any holds: a type and a value of it (converted to the type, with EncodeError). Frozen. A null any is None."""
@@ -978,14 +980,15 @@ cdef int write_zero(uint8_t kind, Writer w) except -1:
 cdef int write_number(uint8_t kind, object x, Writer w) except -1:
     """A number that a slot holds, which lies in the range of its type."""
     cdef uint64_t bits
+    cdef uint32_t half
     cdef float single
     cdef double number
     if kind == KIND_BOOL:
         return put8(w, 1 if x else 0)
     if kind == KIND_FLOAT:
         single = <float>x
-        memcpy(&bits, &single, 4)
-        return put32(w, (<uint32_t*>&bits)[0])
+        memcpy(&half, &single, 4)
+        return put32(w, half)
     if kind == KIND_DOUBLE:
         number = x
         memcpy(&bits, &number, 8)
