@@ -783,6 +783,31 @@ def test_type_ids() -> None:
     assert sizes[1] == 8 + 4 + 1 + 3
 
 
+@pytest.mark.parametrize("ids", ["pvaccess", "none"])
+def test_a_message_that_fails_leaves_no_ids(ids: str) -> None:
+    """What the peer never sees defined must not be referred to: a type, or the whole message, was encoded before the fault."""
+    sender, receiver = Codec(ids=ids), Codec()
+    told = messages.GetInitReply(ioid=5, type=SCALAR)
+    good = messages.PutGetInitReply(
+        ioid=6, put_type=SCALAR, get_type=FieldDesc.structure("other", {"x": "int8"})
+    )
+    for bad in (
+        messages.PutGetInitReply(ioid=6, put_type=SCALAR, get_type="double"),  # type: ignore[arg-type]
+        messages.MultipleData(replies=(told, messages.GetReply(ioid=7, value=5))),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(EncodeError):
+            messages.encode(bad, codec=sender)
+        assert sender.numbered == 0
+    with pytest.raises(ValueError, match="segment_size"):
+        messages.encode(told, codec=sender, segment_size=0)
+    assert sender.numbered == 0
+    for sent in (told, good, told):
+        raw = b"".join(messages.encode(sent, codec=sender))
+        assert messages.decode(reply(sent.command, raw[8:]), codec=receiver) == sent
+    # Each structure, by pvAccessCPP also each member that is one.
+    assert (sender.numbered == 0) == (ids == "none")
+
+
 def test_datagrams_with_a_fresh_codec() -> None:
     beacon = encode(messages.Beacon(guid=bytes(12), server_status=AnyValue("double", 1.5)))
     decoded = messages.decode(reply(0, beacon[8:]), codec=Codec())

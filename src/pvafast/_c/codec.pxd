@@ -16,7 +16,7 @@ cdef class Codec:
     cdef int put(self, object value, Writer w, FieldDesc type) except -1
     cdef int put_update(self, Value value, Writer w) except -1
     cdef int put_any(self, object value, Writer w) except -1
-    cdef Py_ssize_t numbered(self) except -1
-    cdef int forget(self, Py_ssize_t before) except -1
+    cdef Py_ssize_t given(self) except -1
+    cdef int withdraw(self, Py_ssize_t before) except -1
 
 cdef FieldDesc type_of(object type)

@@ -198,11 +198,11 @@ class Codec:
         if type is None:
             writer.u8(0xFF)
             return
-        before = self._numbered()
+        before = self.numbered
         try:
             _write_desc(type, writer, self._numbers)
         except BaseException:
-            self._forget(before)
+            self.forget(before)
             raise
 
     def write(self, value: Any, writer: Writer, type: FieldDesc | None = None) -> None:
@@ -214,37 +214,39 @@ class Codec:
         if isinstance(value, Value) and type.code != STRUCTURE and value._fd_ == type:
             value = value[""]
         value = _coercion.leaf(type, value)
-        before = self._numbered()
+        before = self.numbered
         try:
             _write_full(type, value, writer, self._numbers)
         except BaseException:
-            self._forget(before)
+            self.forget(before)
             raise
 
     def write_update(self, value: Value, writer: Writer) -> None:
         """`encode_update` into a Writer."""
-        before = self._numbered()
+        before = self.numbered
         try:
             _write_update(value, writer, self._numbers)
         except BaseException:
-            self._forget(before)
+            self.forget(before)
             raise
 
     def write_any(self, value: AnyValue | None, writer: Writer) -> None:
         """`encode_any` into a Writer."""
-        before = self._numbered()
+        before = self.numbered
         try:
             _write_any(value, writer, self._numbers)
         except BaseException:
-            self._forget(before)
+            self.forget(before)
             raise
 
-    def _numbered(self) -> int:
+    @property
+    def numbered(self) -> int:
+        """How many types the encoding side has given an id."""
         return len(self._numbers or ())
 
-    def _forget(self, before: int) -> None:
-        """Take back the ids given by an encoding that failed: the peer will never see them defined."""
-        while self._numbered() > before:
+    def forget(self, before: int) -> None:
+        """Take back the ids that were given since `numbered` was `before`: what defines them will never be sent."""
+        while self.numbered > before:
             assert self._numbers is not None
             self._numbers.popitem()
 

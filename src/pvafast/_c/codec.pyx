@@ -211,17 +211,17 @@ cdef class Codec:
         self.put_any(value, writer)
 
     cdef int put_type(self, FieldDesc type, Writer w) except -1:
-        cdef Py_ssize_t before = self.numbered()
+        cdef Py_ssize_t before = self.given()
         if type is None:
             return put8(w, 0xFF)
         try:
             return write_desc(type, w, self.numbers)
         except BaseException:
-            self.forget(before)
+            self.withdraw(before)
             raise
 
     cdef int put(self, object value, Writer w, FieldDesc type) except -1:
-        cdef Py_ssize_t before = self.numbered()
+        cdef Py_ssize_t before = self.given()
         if type is None:
             if not isinstance(value, Value):
                 raise EncodeError(f"the type of a {value.__class__.__name__} must be given")
@@ -233,31 +233,39 @@ cdef class Codec:
         try:
             return write_full(type, value, w, self.numbers)
         except BaseException:
-            self.forget(before)
+            self.withdraw(before)
             raise
 
     cdef int put_update(self, Value value, Writer w) except -1:
-        cdef Py_ssize_t before = self.numbered()
+        cdef Py_ssize_t before = self.given()
         try:
             return write_update(value, w, self.numbers)
         except BaseException:
-            self.forget(before)
+            self.withdraw(before)
             raise
 
     cdef int put_any(self, object value, Writer w) except -1:
-        cdef Py_ssize_t before = self.numbered()
+        cdef Py_ssize_t before = self.given()
         try:
             return write_any(value, w, self.numbers)
         except BaseException:
-            self.forget(before)
+            self.withdraw(before)
             raise
 
-    cdef Py_ssize_t numbered(self) except -1:
+    @property
+    def numbered(self):
+        """How many types the encoding side has given an id."""
+        return self.given()
+
+    def forget(self, Py_ssize_t before):
+        """Take back the ids that were given since `numbered` was `before`: what defines them will never be sent."""
+        self.withdraw(before)
+
+    cdef Py_ssize_t given(self) except -1:
         return 0 if self.numbers is None else len(self.numbers)
 
-    cdef int forget(self, Py_ssize_t before) except -1:
-        """Take back the ids given by an encoding that failed: the peer will never see them defined."""
-        while self.numbered() > before:
+    cdef int withdraw(self, Py_ssize_t before) except -1:
+        while self.given() > before:
             self.numbers.popitem()
         return 0
 

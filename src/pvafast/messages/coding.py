@@ -500,7 +500,7 @@ def encode(
     segment_size: cut the payload into segments of at most so many bytes.
 
     EncodeError (with the path of the field) for what cannot be encoded, LocalProtocolError for a message of the other
-    direction. `trailing` is not encoded.
+    direction; either leaves the codec as it was. `trailing` is not encoded.
     """
     if from_server is None:
         from_server = message.from_server
@@ -517,7 +517,12 @@ def encode(
             byteorder = message.byteorder
         return [framing.control(command, message.value, flags=flags, byteorder=byteorder, version=version)]
     w = buffer.Writer(byteorder)
-    _write(message, from_server, w, codec)
-    return framing.frame(
-        command, w.buffers(), flags=flags, byteorder=byteorder, version=version, segment_size=segment_size
-    )
+    before = codec.numbered
+    try:
+        _write(message, from_server, w, codec)
+        return framing.frame(
+            command, w.buffers(), flags=flags, byteorder=byteorder, version=version, segment_size=segment_size
+        )
+    except BaseException:
+        codec.forget(before)
+        raise
