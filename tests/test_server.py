@@ -157,11 +157,12 @@ def test_a_pv_that_is_no_structure(serve: Callable[..., Server]) -> None:
 
 
 def test_the_type(serve: Callable[..., Server]) -> None:
-    server = serve({"x": PV(NTD)})
+    server = serve({"x": PV(NTD, access=lambda peer, action: False), "calls": PV(rpc=lambda call: None)})
     with RawClient(server.port) as client:
         sid = client.open("x")
         for field, fd in (("", NTD.type), ("alarm", NTD.type["alarm"]), ("value", FieldDesc.of("double"))):
             assert client.ask(messages.GetField(sid=sid, ioid=client.conn.new_ioid(), field=field)).type == fd
+        assert client.ask(messages.GetField(sid=client.open("calls"), ioid=9)).type == FieldDesc.structure("")
         with pytest.raises(RemoteError, match="x has no field 'y'"):
             client.ask(messages.GetField(sid=sid, ioid=client.conn.new_ioid(), field="y"))
         assert not client.conn.operations

@@ -401,9 +401,11 @@ class Session:
         try:
             if isinstance(message, messages.InitRequest):
                 operation.request = Request.read(message.request)
-            if not isinstance(message, messages.RpcInit | messages.ProcessInit) and not served.pv.is_open:
-                if served.pv.calls_only:
+            valueless = isinstance(message, messages.RpcInit | messages.ProcessInit)
+            if served.pv.calls_only:
+                if not valueless and not isinstance(message, messages.GetField):
                     raise Refused(f"{served.name} has no value, it answers calls (RPC) only")
+            elif not valueless and not served.pv.is_open:
                 served.waiting.append((operation, message))
                 return
             _INIT[type(message)](self, operation, message)
@@ -528,8 +530,9 @@ class Session:
             done()
 
     def _get_field(self, operation: _Operation, message: messages.GetField) -> None:
-        self._check(operation, "read")
-        found = operation.served.pv.type
+        # The type is no secret: clients of pvAccessCPP ask for it before they read, and crash where it is refused.
+        pv = operation.served.pv
+        found = FieldDesc.structure("", {}) if pv.calls_only else pv.type
         if found is None:
             raise Refused(f"{operation.served.name} is closed")
         if message.field:
