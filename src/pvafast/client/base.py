@@ -17,7 +17,7 @@ from .channel import CLOSED, IDLE, SEARCHING
 from .engine import Engine, prepared
 from .lookup import Census, Lookup, ServerInfo
 from .operations import Array, Connect, Get, Info, Process, Put, PutGet, Rpc
-from .subscription import Options
+from .subscription import Options, shown
 
 FieldDesc = _backend.introspection.FieldDesc
 Value = _backend.value.Value
@@ -109,7 +109,7 @@ class BaseClient:
         """A result as the program wants it."""
         if self._nt if nt is None else nt:
             if isinstance(value, Value):
-                return normative.read(value)
+                return shown(value)
             if isinstance(value, AnyValue):
                 return value.value
         return value

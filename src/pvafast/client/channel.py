@@ -198,7 +198,8 @@ class Channel:
             self.link = None
         error = remote_error(status)
         self.reason = f"{self.server_name} refuses it: {error}"
-        _log.warning("%r: %s", self.name, self.reason)
+        # Requests fail with it.
+        _log.log(logging.WARNING if self.subscriptions else logging.DEBUG, "%r: %s", self.name, self.reason)
         self.state = SEARCHING
         for operation in list(self.waiting):
             operation.fail(error)
@@ -235,8 +236,8 @@ class Channel:
             self._delay = min(2 * self._delay, _LAST_DELAY)
         self._retry = self.engine.loop.call_later(delay, self.found, self.address, b"")
 
-    def close(self) -> None:
-        """Nothing is wanted any more: give it back to the server."""
+    def close(self, *, tell: bool = True) -> None:
+        """Nothing is wanted any more: give it back to the server; not where its connection is closed anyway (tell=False)."""
         if self.state == CLOSED:
             return
         if self._search is not None:
@@ -247,6 +248,6 @@ class Channel:
         was_open, self.state = self.state == OPEN, CLOSED
         self._kept.clear()
         if link is not None:
-            if was_open:
+            if was_open and tell:
                 link.destroy(self)
             link.detach(self)

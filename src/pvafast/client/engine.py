@@ -73,6 +73,8 @@ class Engine:
         self.rcvbuf = rcvbuf
         # By name; those of which the program names the server by name and address.
         self.channels: dict[Any, Channel] = {}
+        # Addresses to which no connection could be made, since the log was told so.
+        self.away: set[Any] = set()
         self._links: dict[Any, Link] = {}
         self._searcher: Searcher | None = None
         self._sweep: Handle | None = None
@@ -146,7 +148,8 @@ class Engine:
                 operation.fail(error)
             for subscription in list(channel.subscriptions):
                 subscription.end(None)
-            self.drop(channel)
+            channel.close(tell=False)
+        self.channels.clear()
         for link in list(self._links.values()):
             link.close("the client was closed")
         if self._searcher is not None:

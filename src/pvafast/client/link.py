@@ -31,6 +31,8 @@ _log = logging.getLogger("pvafast.client")
 
 # For the TCP connection, and for the handshake behind it: in seconds.
 _CONNECT_TIME: Final = 5.0
+# So many servers that are away are remembered.
+_AWAY: Final = 1000
 _LEVELS: Final = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 
@@ -169,7 +171,9 @@ class Link:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.engine.loop.call_later(self.engine.config.echo_interval, self._alive)
-        _log.debug("%s is connected", self.name)
+        away = self.address in self.engine.away
+        self.engine.away.discard(self.address)
+        _log.log(logging.INFO if away else logging.DEBUG, "%s: connected", self.name)
         waiting, self._waiting = self._waiting, {}
         for channel in waiting:
             channel.open(self)
@@ -209,6 +213,10 @@ class Link:
         channels = [*self.channels.values(), *self._waiting]
         self.channels, self._waiting = {}, {}
         if channels:
-            _log.warning("connection lost, %d channels: %s", len(channels), reason)
+            # A server that is away is told of once.
+            level = logging.DEBUG if failed and self.address in self.engine.away else logging.WARNING
+            _log.log(level, "%s (%d channels)", reason, len(channels))
+            if failed and len(self.engine.away) < _AWAY:
+                self.engine.away.add(self.address)
         for channel in channels:
             channel.lost(reason, failed=failed)

@@ -22,8 +22,6 @@ WAITING: Final = 0  # for its channel
 OPENING: Final = 1  # for the answer to its INIT
 ASKING: Final = 2  # for the answer to the request itself
 ENDED: Final = 3
-# The value of an operation that is kept is kept with it: not of those with answers above this size.
-_KEEP_BYTES: Final = 1 << 20
 
 
 def remote_error(status: Status) -> RemoteError:
@@ -210,7 +208,7 @@ def _nobody(operation: Request) -> None:
 class Get(Operation):
     """The value. The server may send only what changed since the last answer: the connection lays it over that."""
 
-    __slots__ = ()
+    __slots__ = ("_before",)
 
     name = "get"
     command = messages.Command.GET
@@ -222,7 +220,19 @@ class Get(Operation):
         handle, link = self.handle, self.channel.link
         assert handle is not None
         assert link is not None
+        self._before = handle.value
         link.stream.write(link.connection.get_again(handle.ioid))
+
+    def answered(self, message: Any) -> None:
+        """Take the value. Whoever got it asked for all of it: what came with earlier answers is marked, too."""
+        value, before = message.value, self._before
+        if before is not None and not before.changed <= value.changed:
+            whole = before.copy()
+            whole.overlay(value)
+            value = whole
+            assert self.handle is not None
+            self.handle.value = value
+        self.finish(value)
 
 
 class _WithValue(Operation):

@@ -58,7 +58,12 @@ def to_put(type: FieldDesc, given: Any, current: Value | None) -> Value:
     elif normative.kind(type.id) == "NTNDArray":
         _frame(made, given)
     else:
-        made["value"] = plain(given)
+        try:
+            made["value"] = plain(given)
+        except EncodeError as error:
+            if not error.path:
+                error.within("value")
+            raise
     return made
 
 

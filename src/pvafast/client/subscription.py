@@ -51,6 +51,16 @@ def _in_both(type: FieldDesc, first: BitSet, second: BitSet) -> BitSet:
     return BitSet(set(first.expand(type)).intersection(second.expand(type)))
 
 
+def shown(value: Value) -> Any:
+    """What the normative type holds; the Value itself where it is none, or only some fields without `value` were asked for."""
+    try:
+        return normative.read(value)
+    except NormativeError:
+        if "value" in value.type:
+            raise
+        return value
+
+
 @final
 class Reading:
     """An update of a channel.
@@ -87,7 +97,7 @@ class Reading:
         try:
             return self._value
         except AttributeError:
-            self._value = found = normative.read(self.raw)
+            self._value = found = shown(self.raw)
             return found
 
     @property

@@ -1,0 +1,330 @@
+"""What the client receives a second, beside others: `python -m benchmarks.live_client`.
+
+A server and a client on 127.0.0.1, each in a process of its own; the medians of some rounds in which all take turns. Frames and
+scalar updates come from a socket that replays recorded messages (live_replay.py), and a bare socket receives the same
+bytes; gets and 1,000 PVs at 10 Hz from a p4p server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .messages import update
+
+P4P_SERVER = """
+import sys, time
+from p4p.nt import NTScalar
+from p4p.server import Server, StaticProvider
+from p4p.server.thread import SharedPV
+provider = StaticProvider("pvs")
+pvs = [SharedPV(nt=NTScalar("d", display=True), initial=float(i)) for i in range(1000)]
+for i, pv in enumerate(pvs):
+    provider.add(f"pv{i}", pv)
+server = Server(providers=[provider], isolate=True)
+print(server.conf()["EPICS_PVA_SERVER_PORT"], flush=True)
+due, i = time.monotonic(), 0
+while True:
+    due += 0.1
+    time.sleep(max(0, due - time.monotonic()))
+    if sys.argv[1] == "post":
+        i += 1
+        for pv in pvs:
+            pv.post(float(i))
+"""
+GETS = 3000
+MANY = 1000
+
+
+def cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+# --- one measurement, in a process of its own: what happens a second ----------------------------------------------------
+
+
+def bare(address: str, name: str, count: int) -> float:
+    """Updates a second that come through a socket into the same buffer again and again."""
+    host, port = address.split(":")
+    buffer = bytearray(max(len(update(name)), 1 << 18))
+    left = len(update(name)) * count
+    with socket.create_connection((host, int(port))) as sock:
+        sock.sendall(f"b{name}:{count}\n".encode())
+        left -= sock.recv_into(buffer)
+        start = time.perf_counter()
+        while left:
+            left -= sock.recv_into(buffer)
+        return count / (time.perf_counter() - start)
+
+
+def blocking(address: str, name: str, count: int) -> float:
+    import pvafast.sync
+
+    with pvafast.sync.Client(server=address) as client:
+        subscription = client.monitor(f"{name}:{count}")
+        subscription.next()
+        start = time.perf_counter()
+        for _ in range(count - 1):
+            value = subscription.next().value
+        seconds = time.perf_counter() - start
+        check(name, value)
+        assert subscription.dropped == 0
+    return count / seconds
+
+
+def in_asyncio(address: str, name: str, count: int) -> float:
+    import pvafast
+
+    async def main() -> float:
+        async with pvafast.Client(server=address) as client:
+            subscription = client.monitor(f"{name}:{count}")
+            await anext(subscription)
+            start = time.perf_counter()
+            left = count - 1
+            async for reading in subscription:
+                value = reading.value
+                left -= 1
+                if not left:
+                    break
+            seconds = time.perf_counter() - start
+            check(name, value)
+            assert subscription.dropped == 0
+            return count / seconds
+
+    return asyncio.run(main())
+
+
+def check(name: str, value: Any) -> None:
+    """The last value is what it should be."""
+    if name.startswith("nd."):
+        side = int(name[3:])
+        assert value.data.shape == (side, side)
+        assert value.data[0, 250] == 250
+    else:
+        assert value >= 0
+
+
+def into_columns(address: str, name: str, count: int) -> float:
+    import pvafast.sync
+
+    with pvafast.sync.Client(server=address) as client:
+        subscription = client.monitor(f"{name}:{count}", columns=["value"])
+        first = got = len(subscription.next())
+        start = time.perf_counter()
+        while got < count:
+            got += len(subscription.next())
+        seconds = time.perf_counter() - start
+        assert subscription.dropped == 0
+    return (count - first) / seconds
+
+
+def get_blocking(address: str) -> float:
+    import pvafast.sync
+
+    with pvafast.sync.Client(server=address) as client:
+        return a_second(lambda: client.get("pv7"), 7.0)
+
+
+def get_in_asyncio(address: str) -> float:
+    import pvafast
+
+    async def main() -> float:
+        async with pvafast.Client(server=address) as client:
+            assert await client.get("pv7") == 7.0
+            start = time.perf_counter()
+            for _ in range(GETS):
+                await client.get("pv7")
+            return GETS / (time.perf_counter() - start)
+
+    return asyncio.run(main())
+
+
+def get_many(address: str) -> float:
+    import pvafast
+
+    async def main() -> float:
+        async with pvafast.Client(server=address) as client:
+            names = [f"pv{i}" for i in range(MANY)]
+            assert await client.get(names) == list(range(MANY))
+            start = time.perf_counter()
+            for _ in range(5):
+                await client.get(names)
+            return 5 * MANY / (time.perf_counter() - start)
+
+    return asyncio.run(main())
+
+
+def a_second(get: Callable[[], Any], expected: float) -> float:
+    assert get() == expected
+    start = time.perf_counter()
+    for _ in range(GETS):
+        get()
+    return GETS / (time.perf_counter() - start)
+
+
+def p4p_context(address: str) -> Any:
+    from p4p.client.thread import Context
+
+    conf = {"EPICS_PVA_NAME_SERVERS": address, "EPICS_PVA_AUTO_ADDR_LIST": "NO"}
+    return Context("pva", conf=conf, useenv=False)
+
+
+def get_by_p4p(address: str) -> float:
+    context = p4p_context(address)
+    try:
+        return a_second(lambda: context.get("pv7"), 7.0)
+    finally:
+        context.close()
+
+
+def get_by_spvirit(address: str) -> float:
+    import spvirit
+
+    channel = spvirit.lowlevel.Channel.connect("pv7", address, 5.0)
+    return a_second(lambda: channel.get().value["value"], 7.0)
+
+
+def monitors(address: str) -> float:
+    """CPU seconds a second, for 1,000 PVs at 10 Hz, in a callback each."""
+    import pvafast.sync
+
+    got = [0]
+
+    def callback(reading: Any) -> None:
+        got[0] += 1
+        assert reading.value >= 0
+
+    with pvafast.sync.Client(server=address) as client:
+        for i in range(MANY):
+            client.monitor(f"pv{i}", callback=callback)
+        return busy(got)
+
+
+def monitors_by_p4p(address: str) -> float:
+    got = [0]
+
+    def callback(value: Any) -> None:
+        got[0] += 1
+        assert value >= 0
+
+    context = p4p_context(address)
+    subscriptions = [context.monitor(f"pv{i}", callback) for i in range(MANY)]
+    assert len(subscriptions) == MANY
+    return busy(got)
+
+
+def busy(got: list[int]) -> float:
+    time.sleep(3)
+    before, used, start = got[0], cpu(), time.perf_counter()
+    time.sleep(4)
+    seconds = time.perf_counter() - start
+    assert (got[0] - before) / seconds > 9 * MANY, "the server does not keep up"
+    return (cpu() - used) / seconds
+
+
+# --- all of them ---------------------------------------------------------------------------------------------------------
+
+# group: the server, its arguments, what is measured and how often: name -> (function, arguments).
+FRAMES = {"bare socket": bare, "blocking": blocking, "asyncio": in_asyncio}
+GROUPS: dict[str, tuple[list[str], dict[str, tuple[Callable[..., float], tuple[Any, ...]]]]] = {
+    "frames of 512×512 uint16": (
+        ["-m", "benchmarks.live_replay"],
+        {name: (function, ("nd.512", 3000)) for name, function in FRAMES.items()},
+    ),
+    "frames of 2048×2048 uint16": (
+        ["-m", "benchmarks.live_replay"],
+        {name: (function, ("nd.2048", 200)) for name, function in FRAMES.items()},
+    ),
+    "scalar updates": (
+        ["-m", "benchmarks.live_replay"],
+        {
+            "blocking": (blocking, ("nts.vt", 300_000)),
+            "asyncio": (in_asyncio, ("nts.vt", 300_000)),
+            "into columns": (into_columns, ("nts.vt", 3_000_000)),
+        },
+    ),
+    "gets": (
+        ["-c", P4P_SERVER, "quiet"],
+        {
+            "blocking": (get_blocking, ()),
+            "asyncio": (get_in_asyncio, ()),
+            "asyncio, 1,000 in flight": (get_many, ()),
+            "spvirit": (get_by_spvirit, ()),
+            "p4p": (get_by_p4p, ()),
+        },
+    ),
+    "CPU for 1,000 PVs at 10 Hz": (
+        ["-c", P4P_SERVER, "post"],
+        {"blocking, callbacks": (monitors, ()), "p4p": (monitors_by_p4p, ())},
+    ),
+}
+
+
+def child(group: str, name: str, address: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.live_client", "--one", group, name, address]
+    return float(
+        json.loads(
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        )
+    )
+
+
+def measure(group: str, rounds: int) -> dict[str, list[float]]:
+    server, subjects = GROUPS[group]
+    process = subprocess.Popen([sys.executable, *server], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        address = f"127.0.0.1:{process.stdout.readline().strip()}"
+        found: dict[str, list[float]] = {name: [] for name in subjects}
+        for _ in range(rounds):
+            for name in subjects:
+                found[name].append(child(group, name, address))
+        return found
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("groups", nargs="*", help=f"of: {'; '.join(GROUPS)}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--one", nargs=3, metavar=("GROUP", "NAME", "ADDRESS"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        group, name, address = args.one
+        function, arguments = GROUPS[group][1][name]
+        print(json.dumps(function(address, *arguments)), flush=True)
+        os._exit(0)  # closing 1,000 subscriptions of p4p may take for ever
+    print("| | | median | lowest to highest | of the first |\n|---|---|---|---|---|")
+    for group in args.groups or GROUPS:
+        found = measure(group, args.rounds)
+        first = statistics.median(next(iter(found.values())))
+        for name, values in found.items():
+            median = statistics.median(values)
+            if group.startswith("CPU"):
+                shown = [f"{100 * x:.1f} %" for x in (median, min(values), max(values))]
+            elif group == "gets" and median < 30_000:
+                shown = [f"{x:,.0f}/s" for x in (median, min(values), max(values))]
+                shown[0] += f" ({1e6 / median:.0f} µs)"
+            else:
+                shown = [f"{x:,.0f}/s" for x in (median, min(values), max(values))]
+            print(
+                f"| {group} | {name} | {shown[0]} | {shown[1]} to {shown[2]} | {median / first:.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
