@@ -1,11 +1,15 @@
-"""What p4p can be asked without a network: to make an array of a Value that was received."""
+"""What p4p can be asked without a network: to make arrays of a Value that was received, and decoded in C++."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from p4p import Type, Value
 from p4p.nt import NTNDArray
 
 from . import messages
+from .bench_projection import MEMBERS, ROWS, check_columns, row
 from .subjects import Work
 
 
@@ -20,3 +24,20 @@ def value_to_array(n: int) -> Work:
 
     assert np.array_equal(nt.unwrap(value), image)
     return Work(run, 100)
+
+
+def rows_to_columns(kind: str) -> Work:
+    """Of a structure array: a Value for each element, an attribute for each number."""
+    members = [*zip(MEMBERS, "iddlh?", strict=True), *([("name", "s")] if kind == "named" else [])]
+    value = Value(Type([("value", "d"), ("data", ("aS", None, members))]))
+    value.data = [
+        dict(zip(MEMBERS, row(i), strict=True)) | ({"name": f"BPM:{i}"} if kind == "named" else {})
+        for i in range(ROWS)
+    ]
+
+    def run() -> dict[str, Any]:
+        elements = value.data
+        return {name: np.array([element[name] for element in elements]) for name in MEMBERS}
+
+    check_columns(run().__getitem__)
+    return Work(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from spvirit.codec import decode_introspection, decode_value, encode_put_payload
 
-from . import bench_array, bench_buffer, bench_introspection, bench_value, messages
+from . import bench_array, bench_buffer, bench_introspection, bench_projection, bench_value, messages
 from .subjects import Work, repeated
 
 
@@ -75,3 +75,27 @@ def encode_update(name: str) -> Work | None:
     if bytes(encode_put_payload(desc, tree)) != b"".join(messages.body(name)):
         return None
     return repeated(bench_value.batch(name), encode_put_payload, desc, tree)
+
+
+def rows_whole(kind: str) -> Work:
+    """To a dict for each element."""
+    desc = decode_introspection(bench_projection.rows_described(kind))
+    data = bench_projection.rows_encoded(kind)
+    tree = decode_value(data, desc)
+    bench_projection.check_columns(lambda name: [element[name] for element in tree["data"]])
+    return Work(lambda: decode_value(data, desc))
+
+
+def rows_to_columns(kind: str, *members: str) -> Work:
+    """To a dict for each element, of which numpy makes arrays."""
+    desc = decode_introspection(bench_projection.rows_described(kind))
+    data = bench_projection.rows_encoded(kind)
+
+    def run() -> dict[str, np.ndarray]:
+        elements = decode_value(data, desc)["data"]
+        names = members or bench_projection.MEMBERS
+        return {name: np.array([element[name] for element in elements]) for name in names}
+
+    if not members:
+        bench_projection.check_columns(run().__getitem__)
+    return Work(run)

@@ -4,6 +4,7 @@ c         the compiled twin
 py        the Python twin
 spvirit   spvirit.codec, Rust: it decodes full values and types, to dicts; see spvirit_works.py
 caproto   caproto.pva 0.8.1, Python: in a process and an environment of its own; see caproto_works.py, caproto_env.py
+p4p, pvapy  in a process of their own; they decode in C++ inside of their clients: timed is what comes after, see p4p_works.py
 """
 
 from __future__ import annotations

@@ -197,6 +197,7 @@ cdef object read_projected(Projection p, Cursor* c, _TypeIds ids):
     """Read a full value."""
     cdef Plan* plan = p.plan
     cdef bint whole = p.type.code == STRUCTURE
+    cdef uint32_t slot = 0
     cdef Value made
     if whole:
         charge(c, <size_t>plan.leaves + 1, VALUE_WEIGHT + LEAF_WEIGHT * <Py_ssize_t>plan.leaves, c.pos)
@@ -204,7 +205,11 @@ cdef object read_projected(Projection p, Cursor* c, _TypeIds ids):
         charge(c, 1, LEAF_WEIGHT, c.pos)
     made = Value.__new__(Value)
     made.allot(p.type)
-    read_some(p, 0, plan.leaves, made.slots, c, ids)
+    try:
+        read_some(p, &slot, plan.leaves, made.slots, c, ids)
+    except DecodeError as error:
+        blame_leaf(p.type, plan, slot, error)
+        raise
     if whole:
         return made
     return zero(p.type) if made.slots[0] == NULL else <object>made.slots[0]
@@ -218,6 +223,7 @@ cdef Value read_projected_update(Projection p, Cursor* c, _TypeIds ids, Value ba
     cdef uint32_t i, slot
     cdef uint32_t stop = 0
     cdef size_t w, k
+    cdef bint reading = False
     made.allot(p.type)
     if base is not None:
         for k in range(p.count):
@@ -231,19 +237,27 @@ cdef Value read_projected_update(Projection p, Cursor* c, _TypeIds ids, Value ba
         raise
     if plan.nodes % 64:
         made.words[plan.words - 1] &= (<uint64_t>1 << (plan.nodes % 64)) - 1
-    for w in range(plan.words):
-        word = made.words[w]
-        covered = below(stop, w)
-        while word:
-            i = <uint32_t>(w * 64) + <uint32_t>ctz64(word)
-            word &= word - 1
-            if i >= stop:
-                stop = plan.next[i]
-                slot = plan.first[i]
-                covered |= below(stop, w) & ~below(i, w)
-                charge(c, plan.first[stop] - slot, LEAF_WEIGHT * <Py_ssize_t>(plan.first[stop] - slot), c.pos)
-                read_some(p, slot, plan.first[stop], made.slots, c, ids)
-        made.words[w] = covered & p.mask[w]
+    slot = 0
+    try:
+        for w in range(plan.words):
+            word = made.words[w]
+            covered = below(stop, w)
+            while word:
+                i = <uint32_t>(w * 64) + <uint32_t>ctz64(word)
+                word &= word - 1
+                if i >= stop:
+                    stop = plan.next[i]
+                    slot = plan.first[i]
+                    covered |= below(stop, w) & ~below(i, w)
+                    reading = False
+                    charge(c, plan.first[stop] - slot, LEAF_WEIGHT * <Py_ssize_t>(plan.first[stop] - slot), c.pos)
+                    reading = True
+                    read_some(p, &slot, plan.first[stop], made.slots, c, ids)
+            made.words[w] = covered & p.mask[w]
+    except DecodeError as error:
+        if reading:
+            blame_leaf(p.type, plan, slot, error)
+        raise
     return made
 
 
@@ -256,42 +270,38 @@ cdef inline uint64_t below(uint32_t stop, size_t w) noexcept:
     return (<uint64_t>1 << (stop - w * 64)) - 1
 
 
-cdef int read_some(Projection p, uint32_t slot, uint32_t stop, PyObject** slots, Cursor* c, _TypeIds ids) except -1:
-    """Read the leaves slot to stop that are named, and skip the others."""
+cdef int read_some(Projection p, uint32_t* slot, uint32_t stop, PyObject** slots, Cursor* c, _TypeIds ids) except -1:
+    """Read the leaves slot[0] to stop that are named, skip the others; where it fails slot[0] tells the leaf."""
     cdef Plan* plan = p.plan
     cdef Leaf* leaf
     cdef uint8_t kind, taken
     cdef size_t n
     cdef PyObject* made
     cdef PyObject* old
-    try:
-        while slot < stop:
-            leaf = &plan.leaf[slot]
-            kind = leaf.kind
-            taken = p.takes[slot]
-            if taken == SKIP:
-                if kind < KIND_STRING and SIZES[kind] <= left(c):
-                    c.pos += SIZES[kind]
-                elif kind != KIND_STRING or not skip_items(c, 1, c.caps.string, &n):
-                    skip_leaf(<FieldDesc>leaf.type, c, ids, leaf.depth)
-                slot += 1
-                continue
-            if taken == COLUMNS:
-                made = give(read_columns(<Projection>p.columns[slot], c, ids, leaf.depth))
-            elif kind < KIND_STRING and SIZES[kind] <= left(c):
-                made = number_of(kind, c.pos, c.swap)
+    while slot[0] < stop:
+        leaf = &plan.leaf[slot[0]]
+        kind = leaf.kind
+        taken = p.takes[slot[0]]
+        if taken == SKIP:
+            if kind < KIND_STRING and SIZES[kind] <= left(c):
                 c.pos += SIZES[kind]
-            elif kind == KIND_STRING:
-                made = read_text(c)
-            else:
-                made = read_leaf(<FieldDesc>leaf.type, c, ids, leaf.depth)
-            old = slots[slot]
-            slots[slot] = checked(made)
-            Py_XDECREF(old)
-            slot += 1
-    except DecodeError as error:
-        blame_leaf(p.type, plan, slot, error)
-        raise
+            elif kind != KIND_STRING or not skip_items(c, 1, c.caps.string, &n):
+                skip_leaf(<FieldDesc>leaf.type, c, ids, leaf.depth)
+            slot[0] += 1
+            continue
+        if taken == COLUMNS:
+            made = give(read_columns(<Projection>p.columns[slot[0]], c, ids, leaf.depth))
+        elif kind < KIND_STRING and SIZES[kind] <= left(c):
+            made = number_of(kind, c.pos, c.swap)
+            c.pos += SIZES[kind]
+        elif kind == KIND_STRING:
+            made = read_text(c)
+        else:
+            made = read_leaf(<FieldDesc>leaf.type, c, ids, leaf.depth)
+        old = slots[slot[0]]
+        slots[slot[0]] = checked(made)
+        Py_XDECREF(old)
+        slot[0] += 1
     return 0
 
 

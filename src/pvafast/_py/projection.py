@@ -188,7 +188,7 @@ def _read_projected_update(p: Projection, r: Reader, ids: _TypeIds, base: Value 
     if base is not None:
         for slot in p._slots:
             slots[slot] = base._slots_[base._first_ + slot]
-    came = 0
+    came = bits
     nexts, first = plan.nexts, plan.first
     while bits:
         i = (bits & -bits).bit_length() - 1
@@ -196,7 +196,8 @@ def _read_projected_update(p: Projection, r: Reader, ids: _TypeIds, base: Value 
         leaves = first[stop] - first[i]
         _charge(r, leaves, _LEAF_WEIGHT * leaves, r.pos)
         _read_some(p, first[i], first[stop], slots, r, ids)
-        came |= (1 << stop) - (1 << i)
+        if stop > i + 1:
+            came |= (1 << stop) - (1 << i)
         bits = bits >> stop << stop
     return _made(p.type, slots, came & p._mask)
 
@@ -204,67 +205,70 @@ def _read_projected_update(p: Projection, r: Reader, ids: _TypeIds, base: Value 
 def _read_some(p: Projection, slot: int, stop: int, slots: list[Any], r: Reader, ids: _TypeIds) -> None:
     """Read the leaves slot to stop that are named, and skip the others."""
     plan = p.type._plan_()
-    takes, nodes, depths = p._takes, plan.nodes, plan.depths
+    data, end, big = r.data, r.end, r.big
+    takes, kinds, packed, nodes = p._takes, plan.kinds, plan.packed, plan.nodes
+    pos = r.pos
     try:
         while slot < stop:
             take = takes[slot]
-            type = plan.types[nodes[slot]]
-            if take == _SKIP:
-                _skip_leaf(type, r, ids, depths[slot])
-            elif take == _READ:
-                slots[slot] = _read_leaf(type, r, ids, depths[slot])
+            if kinds[slot] == _NUMBER and packed[slot][big].size <= end - pos:  # type: ignore[index]
+                form = packed[slot][big]  # type: ignore[index]
+                if take:
+                    slots[slot] = form.unpack_from(data, pos)[0]
+                pos += form.size
             else:
-                slots[slot] = _read_columns(p._columns[slot], r, ids, depths[slot])
+                r.pos = pos
+                type, depth = plan.types[nodes[slot]], plan.depths[slot]
+                if take == _SKIP:
+                    _skip_leaf(type, r, ids, depth)
+                elif take == _READ:
+                    slots[slot] = _read_leaf(type, r, ids, depth)
+                else:
+                    slots[slot] = _read_columns(p._columns[slot], r, ids, depth)
+                pos = r.pos
             slot += 1
     except DecodeError as error:
         if name := plan.name(nodes[slot]):
             error.within(name)
         raise
+    r.pos = pos
 
 
 @final
-class _Rows:
-    """Columns being filled: numbers with their bytes on the wire, anything else in lists."""
+class _Run:
+    """Numbers of an element that lie one behind the other, and the bytes of those of the elements read so far."""
 
-    __slots__ = ("lists", "numbers", "p", "present")
+    __slots__ = ("chunks", "offsets", "size", "taken")
 
-    def __init__(self, p: Projection, n: int) -> None:
-        plan = p.type._plan_()
-        self.p = p
-        self.present = bytearray(n)
-        self.numbers: dict[int, tuple[bytearray, int]] = {}
-        self.lists: dict[int, list[Any]] = {}
-        for slot in p._slots:
-            if plan.kinds[slot] == _NUMBER:
-                size = _size(plan, slot)
-                self.numbers[slot] = bytearray(n * size), size
-            else:
-                self.lists[slot] = [None] * n
+    def __init__(self) -> None:
+        self.size = 0
+        # By slot: where it lies in the run.
+        self.offsets: dict[int, int] = {}
+        self.taken = False
+        self.chunks: list[bytes] = []
 
-    def columns(self, big: bool) -> ElementColumns:
-        """What was filled."""
-        plan = self.p.type._plan_()
-        columns: dict[str, Any] = {}
-        for slot in self.p._slots:
-            node = plan.nodes[slot]
-            if slot in self.lists:
-                columns[plan.names[node]] = self.lists[slot]
-            else:
-                code = plan.types[node].code
-                raw = np.frombuffer(self.numbers[slot][0], _on_wire(code, big))
-                native = raw != 0 if code == BOOL else np.ascontiguousarray(raw, DTYPES[code])
-                columns[plan.names[node]] = _frozen(native)
-        return ElementColumns(_frozen(np.frombuffer(self.present, np.bool_)), columns)
+
+def _steps(plan: _Plan, p: Projection | None) -> list[tuple[int, _Run | None]]:
+    """What an element is made of: runs of numbers, and other leaves (None) by slot."""
+    steps: list[tuple[int, _Run | None]] = []
+    run: _Run | None = None
+    for slot, kind in enumerate(plan.kinds):
+        if kind != _NUMBER:
+            steps.append((slot, None))
+            run = None
+            continue
+        if run is None:
+            run = _Run()
+            steps.append((slot, run))
+        run.offsets[slot] = run.size
+        run.size += _size(plan, slot)
+        run.taken = run.taken or (p is not None and p._takes[slot] != _SKIP)
+    return steps
 
 
 def _size(plan: _Plan, slot: int) -> int:
     """The bytes of a number on the wire."""
     return SCALARS[plan.types[plan.nodes[slot]].code][4]
-
-
-def _on_wire(code: int, big: bool) -> np.dtype[Any]:
-    """The dtype of a number on the wire; of a bool that of its byte."""
-    return _BYTE if code == BOOL else DTYPES[code].newbyteorder(">" if big else "<")
 
 
 def _read_columns(p: Projection, r: Reader, ids: _TypeIds, depth: int) -> ElementColumns:
@@ -277,18 +281,29 @@ def _read_columns(p: Projection, r: Reader, ids: _TypeIds, depth: int) -> Elemen
     if more * n > r.weight:
         _each_element(plan, n, more, None, r, ids, depth)  # raises: no element weighs less
     start = r.pos
-    if n and _pass_records(plan, n, r):
-        return _columns_of_records(p, n, r, start)
-    rows = _Rows(p, n)
-    _each_element(plan, n, more, rows, r, ids, depth)
-    return rows.columns(r.big)
+    found: dict[int, Any]
+    if _pass_records(plan, n, r):
+        present = np.ones(n, np.bool_)
+        [(_, run)] = _steps(plan, p) or [(0, None)]
+        found = {} if run is None else _numbers(p, run, r.data, start, 1, present, r.big)
+    else:
+        present, found = _each_element(plan, n, more, p, r, ids, depth)
+    names = plan.names
+    return ElementColumns(_frozen(present), {names[plan.nodes[slot]]: found[slot] for slot in p._slots})
 
 
 def _each_element(
-    plan: _Plan, n: int, more: int, rows: _Rows | None, r: Reader, ids: _TypeIds, depth: int
-) -> None:
-    """Read n elements into columns, or skip them; a null one weighs so much more."""
+    plan: _Plan, n: int, more: int, p: Projection | None, r: Reader, ids: _TypeIds, depth: int
+) -> tuple[np.ndarray[Any, Any], dict[int, Any]]:
+    """Read n elements; which are present, and by slot the columns that p names (None: none). A null one weighs `more`."""
     data, leaves = r.data, len(plan.nodes)
+    weight = _VALUE_WEIGHT + _LEAF_WEIGHT * leaves
+    steps = _steps(plan, p)
+    present = bytearray(n)
+    columns: dict[int, Any] = {}
+    for slot, run in steps:
+        if run is None and p is not None and p._takes[slot] != _SKIP:
+            columns[slot] = [None] * n
     for i in range(n):
         slot = -1
         try:
@@ -299,25 +314,62 @@ def _each_element(
             if not data[pos]:
                 _charge(r, 0, more, pos)
                 continue
-            _charge(r, leaves + 1, _VALUE_WEIGHT + _LEAF_WEIGHT * leaves, r.pos)
-            if rows is not None:
-                rows.present[i] = 1
-            for slot in range(leaves):
+            _charge(r, leaves + 1, weight, r.pos)
+            present[i] = 1
+            for slot, run in steps:
+                if run is not None:
+                    pos = r.pos
+                    while run.size > r.end - pos:  # one of these is not there
+                        _skip_leaf(plan.types[plan.nodes[slot]], r, ids, depth)
+                        slot += 1
+                    r.pos = pos + run.size
+                    if run.taken:
+                        run.chunks.append(bytes(data[pos : r.pos]))
+                    continue
                 type = plan.types[plan.nodes[slot]]
-                under = depth + 1 + plan.depths[slot]
-                if rows is None or rows.p._takes[slot] == _SKIP:
-                    _skip_leaf(type, r, ids, under)
-                elif slot in rows.numbers:
-                    raw, size = rows.numbers[slot]
-                    _skip_leaf(type, r, ids, under)
-                    raw[i * size : (i + 1) * size] = data[r.pos - size : r.pos]
+                if slot in columns:
+                    columns[slot][i] = _read_leaf(type, r, ids, depth + 1 + plan.depths[slot])
                 else:
-                    rows.lists[slot][i] = _read_leaf(type, r, ids, under)
+                    _skip_leaf(type, r, ids, depth + 1 + plan.depths[slot])
         except DecodeError as error:
             if slot >= 0 and (name := plan.name(plan.nodes[slot])):
                 error.within(name)
             error.within(f"[{i}]")
             raise
+    mask = np.array(present, np.uint8).view(np.bool_)
+    for _, run in steps:
+        if run is not None and run.taken:
+            assert p is not None
+            columns |= _numbers(p, run, b"".join(run.chunks), 0, 0, mask, r.big)
+    return mask, columns
+
+
+def _numbers(
+    p: Projection, run: _Run, data: Any, start: int, gap: int, present: np.ndarray[Any, Any], big: bool
+) -> dict[int, np.ndarray[Any, Any]]:
+    """By slot, the columns of a run of numbers; data: those of the elements present, from `start`, so many bytes in front of each."""
+    plan = p.type._plan_()
+    codes = {slot: plan.types[plan.nodes[slot]].code for slot in run.offsets if p._takes[slot] != _SKIP}
+    record: np.dtype[Any] = np.dtype(
+        {
+            "names": [str(slot) for slot in codes],
+            "formats": [
+                _BYTE if code == BOOL else DTYPES[code].newbyteorder(">" if big else "<")
+                for code in codes.values()
+            ],
+            "offsets": [gap + run.offsets[slot] for slot in codes],
+            "itemsize": gap + run.size,
+        }
+    )
+    count = int(np.count_nonzero(present))
+    records = np.frombuffer(data, record, count, start) if count else np.empty(0, record)
+    columns = {}
+    for slot, code in codes.items():
+        raw = records[str(slot)]
+        column = np.zeros(len(present), DTYPES[code])
+        column[present] = raw != 0 if code == BOOL else raw
+        columns[slot] = _frozen(column)
+    return columns
 
 
 def _pass_records(plan: _Plan, n: int, r: Reader) -> bool:
@@ -334,31 +386,6 @@ def _pass_records(plan: _Plan, n: int, r: Reader) -> bool:
     r.weight -= n * weight
     r.pos = stop
     return True
-
-
-def _columns_of_records(p: Projection, n: int, r: Reader, start: int) -> ElementColumns:
-    """The columns of what _pass_records went past."""
-    plan = p.type._plan_()
-    offsets = [1]
-    for slot in range(len(plan.nodes)):
-        offsets.append(offsets[-1] + _size(plan, slot))
-    codes = {slot: plan.types[plan.nodes[slot]].code for slot in p._slots}
-    record: np.dtype[Any] = np.dtype(
-        {
-            "names": [str(slot) for slot in codes],
-            "formats": [_on_wire(code, r.big) for code in codes.values()],
-            "offsets": [offsets[slot] for slot in codes],
-            "itemsize": offsets[-1],
-        }
-    )
-    records = np.frombuffer(r.data, record, n, start)
-    columns = {}
-    for slot, code in codes.items():
-        raw = records[str(slot)]
-        columns[plan.names[plan.nodes[slot]]] = _frozen(
-            raw != 0 if code == BOOL else raw.astype(DTYPES[code])
-        )
-    return ElementColumns(_frozen(np.ones(n, np.bool_)), columns)
 
 
 # --- skipping: whatever is not plainly there is read, which raises what reading raises -------------------------------
