@@ -37,7 +37,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=None,
         help="wait until the record is processed",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--process",
         choices=("true", "false", "passive"),
