@@ -31,7 +31,7 @@ ORDER = (
         "_losstext",
     ),
     *("_py", "_backend", "_valuejson"),
-    *("messages", "request", "normative", "ndarray", "connection", "network"),
+    *("messages", "request", "normative", "ndarray", "connection", "archive", "network"),
     *(("client", "server", "capture"), "sync", "cli", "__main__"),
 )
 RANK = {

@@ -24,13 +24,13 @@ from .errors import (
 from .limits import Limits
 
 if TYPE_CHECKING:
-    from . import capture, client, server
+    from . import archive, capture, client, server
     from .client import Client
     from .server import PV, Server
 else:  # a program that decodes need not wait for asyncio, one that is a client not for captures
     __getattr__, __dir__ = lazily(
         __name__,
-        {"capture": ".capture", "client": ".client", "Client": ".client"}
+        {"archive": ".archive", "capture": ".capture", "client": ".client", "Client": ".client"}
         | {"server": ".server", "Server": ".server", "PV": ".server"},
     )
 
@@ -79,6 +79,7 @@ __all__ = [
     "ClientConnection",
     "Observer",
     "ServerConnection",
+    "archive",
     "capture",
     "client",
     "connection",

@@ -104,6 +104,14 @@ class Update:
         return str(self.operation.pv)
 
     @property
+    def payload(self) -> memoryview:
+        """The bytes of the update as they came, in the order `frame.byteorder`: BitSet, changed fields, BitSet of overruns.
+
+        An any in them may refer to type ids of the connection.
+        """
+        return self.frame.payload[5:]
+
+    @property
     def type(self) -> FieldDesc:
         """The type of the value."""
         return self.value.type

@@ -9,7 +9,6 @@ from typing import Any, Final, final
 
 from .. import messages
 from .._backend import columns, framing, introspection, monitor, value
-from .._types import ANY, ANY_ARRAY
 from ..errors import DecodeError, LocalProtocolError, ProtocolError
 from ..limits import Limits
 from ..messages import Command, PvaMessage, StatusType
@@ -27,7 +26,7 @@ from .events import (
     Update,
     Validated,
 )
-from .shared import Channel, Connection, ConnectionOperation, check_type, name_of, next_number
+from .shared import Channel, Connection, ConnectionOperation, check_type, name_of, next_number, without_any
 
 _FIELDS: Final = introspection.FieldDesc.structure("", {"user": "string", "host": "string"})
 
@@ -35,10 +34,6 @@ _FIELDS: Final = introspection.FieldDesc.structure("", {"user": "string", "host"
 # What comes at a high rate; the status that most answers have.
 _STRAIGHT: Final = frozenset((Command.MONITOR, Command.GET))
 _OK: Final = 0xFF
-
-
-def _without_any(type: introspection.FieldDesc) -> bool:
-    return type.code not in (ANY, ANY_ARRAY) and all(_without_any(member) for member in type.members.values())
 
 
 @final
@@ -352,7 +347,7 @@ class ClientConnection(Connection):
         operation.value = update
         self._count(operation)
         if operation.plain is None:
-            operation.plain = operation.type is not None and _without_any(operation.type)
+            operation.plain = operation.type is not None and without_any(operation.type)
         if operation.plain:
             operation.steady = reads
         self._ready.append(Update(operation, frame, update, overrun, self._time))

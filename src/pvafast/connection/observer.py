@@ -9,11 +9,11 @@ from typing import Any, Final, Literal, TypeAlias, final
 
 from .. import messages
 from .._backend import bitset, codec, framing, introspection, monitor, value
-from .._types import ANY, ANY_ARRAY
 from ..errors import DecodeError, LocalProtocolError
 from ..limits import Limits
 from ..messages import Command, PvaMessage
 from .events import NO_BITS, Malformed, Observed, Role
+from .shared import without_any
 
 Update: TypeAlias = monitor.Update
 read_updates: Final = monitor.read_updates
@@ -141,11 +141,6 @@ class _Batch:
         self.messages = messages
         self.time = time
         self.at = 0
-
-
-def _without_any(type: FieldDesc) -> bool:
-    """Whether values of a type bring no types along."""
-    return type.code not in (ANY, ANY_ARRAY) and all(_without_any(member) for member in type.members.values())
 
 
 def _trim(table: dict[Any, Any], limit: int) -> None:
@@ -417,7 +412,7 @@ class Observer:
                 operation.fresh = NO_BITS
             elif not decoded.trailing:
                 # The next ones can take the straight way, unless they bring types along or more than was seen so far.
-                if not note and operation.gaps == side.gaps and _without_any(data.type):
+                if not note and operation.gaps == side.gaps and without_any(data.type):
                     operation.steady = operation.reads
                     self._steady[operation.ioid] = operation
                 return Update(operation, message, data, overrun, time, seen, note)

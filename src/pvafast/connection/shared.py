@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from .. import messages
 from .._backend import codec, columns, framing, value
+from .._types import ANY, ANY_ARRAY
 from ..errors import DecodeError, LimitExceeded, LocalProtocolError, ProtocolError
 from ..limits import Limits
 from ..messages.core import FieldDesc
@@ -276,6 +277,11 @@ class Connection(ABC):
         self._operations.pop(operation.ioid, None)
         operation.channel.operations.pop(operation.ioid, None)
         operation.steady = None
+
+
+def without_any(type: FieldDesc) -> bool:
+    """Whether nothing in a type is an any: its values then mean the same without the type ids of their connection."""
+    return type.code not in (ANY, ANY_ARRAY) and all(without_any(member) for member in type.members.values())
 
 
 def name_of(message: messages.PvaMessage) -> str:
