@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import logging
 import threading
@@ -831,6 +832,19 @@ def test_a_subscription_that_fails(face: Any, server: LiveServer, where: str) ->
         subscription.next(5)
     server.handle = lambda peer, event: False
     assert face.get("x") == 1.5
+
+
+def test_who_forgets_a_subscription_closes_it(face: Any, server: LiveServer) -> None:
+    got: list[Any] = []
+    face.monitor("y", callback=got.append)  # a callback keeps it
+    subscription = face.monitor("x")
+    assert subscription.next(5).value == 1.5
+    del subscription
+    gc.collect()
+    assert until(lambda: not server.monitors("x"))
+    assert until(lambda: server.monitors("y"))
+    server.post("y", Value(NT_DOUBLE, {"value": 3.0}))
+    assert until(lambda: [reading.value for reading in got] == [2.5, 3.0])
 
 
 def test_what_subscriptions_are_not_asked_for(face: Any) -> None:

@@ -128,6 +128,16 @@ def test_iterating(server: LiveServer) -> None:
     run(main, server)
 
 
+def test_leaving_the_loop_closes_the_subscription(server: LiveServer) -> None:
+    async def main(c: Client) -> None:
+        async for reading in c.monitor("pv1"):
+            assert reading.value == 1.0
+            break
+        await soon(lambda: not server.monitors("pv1"))
+
+    run(main, server)
+
+
 def test_a_burst_of_more_than_the_queue_holds_is_read_in_time(server: LiveServer) -> None:
     """The program gets its turn before the queue is full, when it is ready."""
 

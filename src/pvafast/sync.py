@@ -22,7 +22,7 @@ from .client.feed import Feed
 from .client.feed import Watch as _Watch
 from .client.operations import Request
 from .client.servers import BeaconEvent, ServerEvent
-from .client.subscription import Connected, Disconnected, Event, Finished, Reading, TypeChanged
+from .client.subscription import Connected, Disconnected, Event, Finished, Readable, Reading, TypeChanged
 from .client.subscription import Subscription as _Subscription
 from .errors import ClientClosed, OperationTimeout
 from .network.loop import SelectLoop
@@ -261,13 +261,27 @@ def _nothing() -> None:
     """To wake the loop."""
 
 
-class _SyncFeed(Feed):
-    """An iterator of what a Feed holds. For one thread at a time."""
+class _SyncFeed:
+    """An iterator of what a Feed holds. For one thread at a time. Who forgets it closes it."""
 
-    _runner: _Runner
-    # Taken from the queue already, a few at a time.
-    _mine: deque[Any]
-    _at_once = 1
+    def __init__(self, feed: Feed, runner: _Runner, *, kept: bool, at_once: int = 1) -> None:
+        """kept: it goes on when it is forgotten, for it has a callback. at_once: so many are taken from the queue."""
+        self._feed: Any = feed
+        self._runner = runner
+        self._kept = kept
+        self._at_once = at_once
+        # Taken from the queue already.
+        self._mine: deque[Any] = deque()
+
+    @property
+    def name(self) -> str:
+        """Of the channel."""
+        return str(self._feed.name)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait to be taken."""
+        return int(self._feed.waiting) + len(self._mine)
 
     def __iter__(self) -> Self:
         return self
@@ -279,44 +293,45 @@ class _SyncFeed(Feed):
         """The next item. TimeoutError if none comes in time, StopIteration at the end."""
         mine = self._mine
         if not mine:
-            runner = self._runner
-            if not self._queue and not self._ended:
-                waiter = _Waiter()
-                try:
-                    if not runner.wait(waiter, lambda: self._watched(waiter), timeout):
-                        raise TimeoutError(f"nothing of {self.name!r} within {timeout:g} s")
-                except ClientClosed:
-                    self._ended = True
-                finally:
-                    self._wake = None
-            if self._queue and not runner.closed:
-                runner.call(self._grab, flush=False)
+            self._fetch(timeout)
         if mine:
             return mine.popleft()
-        error, self._error = self._error, None
+        feed = self._feed
+        error, feed._error = feed._error, None
         if error is not None:
             raise error
         raise StopIteration
 
-    def _watched(self, waiter: _Waiter) -> None:
-        """Call the waiter when something comes, or the end."""
-        self._wake = waiter
-        if self._queue or self._ended:
-            waiter()
+    def _fetch(self, timeout: float | None) -> None:
+        """Take some items from the queue, when there are any, or it is the end."""
+        feed, runner = self._feed, self._runner
+        if not feed._queue and not feed._ended:
+            waiter = _Waiter()
+
+            def watch() -> None:
+                feed._wake = waiter
+                if feed._queue or feed._ended:
+                    waiter()
+
+            try:
+                if not runner.wait(waiter, watch, timeout):
+                    raise TimeoutError(f"nothing of {self.name!r} within {timeout:g} s")
+            except ClientClosed:
+                feed._ended = True
+            finally:
+                feed._wake = None
+        if feed._queue and not runner.closed:
+            runner.call(self._grab, flush=False)
 
     def _grab(self) -> None:
-        for _ in range(min(len(self._queue), self._at_once)):
-            self._mine.append(self._take())
-
-    @property
-    def waiting(self) -> int:
-        """How many items wait to be taken."""
-        return len(self._queue) + len(self._mine)
+        feed = self._feed
+        for _ in range(min(len(feed._queue), self._at_once)):
+            self._mine.append(feed._take())
 
     def close(self) -> None:
         """End it. What waits can still be taken."""
-        if not self._ended and not self._runner.closed:
-            self._runner.call(super().close)
+        if not self._feed._ended and not self._runner.closed:
+            self._runner.call(self._feed.close)
 
     def __enter__(self) -> Self:
         return self
@@ -326,39 +341,38 @@ class _SyncFeed(Feed):
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        # From whatever thread; nothing to do where __init__ failed.
+        if not getattr(self, "_kept", True) and not self._feed._ended and not self._runner.closed:
+            self._runner.loop.call_soon_threadsafe(self._feed.close)
+
 
 @final
-class Subscription(_SyncFeed, _Subscription):
+class Subscription(_SyncFeed, Readable):
     """The updates of a channel: an iterator of Reading, made by Client.monitor. For one thread at a time.
 
-    It ends when it is closed, or when the server ends it; RemoteError where the server says that it failed. A lost
+    It ends when it is closed, or forgotten, or when the server ends it; RemoteError where the server says that it failed. A lost
     connection does not end it: it goes on, with the whole value first, when the channel is found again. What waits is
-    taken before the end is told. Attributes as of pvafast.client.AsyncSubscription.
+    taken before the end is told.
     """
-
-    def __init__(self, runner: _Runner, channel: Any, request: Any, options: Any) -> None:
-        self._runner = runner
-        self._mine = deque()
-        super().__init__(channel, request, options)
-        self._at_once = max(1, self._limit // 8)
 
     def pause(self) -> None:
         """Let the server send nothing until resume()."""
-        self._runner.call(super().pause)
+        self._runner.call(self._feed.pause)
 
     def resume(self) -> None:
         """Let it send again."""
-        self._runner.call(super().resume)
+        self._runner.call(self._feed.resume)
 
 
 @final
-class Watch(_SyncFeed, _Watch):
+class Watch(_SyncFeed):
     """What servers tell of themselves: an iterator, made by Client.beacons and Client.servers. For one thread at a time."""
 
-    def __init__(self, runner: _Runner, name: str, searcher: Any, callback: Any) -> None:
-        self._runner = runner
-        self._mine = deque()
-        super().__init__(name, searcher, callback)
+    @property
+    def dropped(self) -> int:
+        """How many events were lost because nobody took them."""
+        return int(self._feed.dropped)
 
 
 @final
@@ -647,10 +661,10 @@ class Client(BaseClient):
             pool=pool,
         )
 
-        def subscribe() -> Subscription:
-            return Subscription(self._runner, self._started().channel(name), request, options)
-
-        return self._runner.call(subscribe)
+        feed = self._runner.call(lambda: _Subscription(self._started().channel(name), request, options))
+        # Few enough that queue_size stays what it says.
+        at_once = max(1, feed.limit // 8)
+        return Subscription(feed, self._runner, kept=callback is not None, at_once=at_once)
 
     def search(self, name: str, *, timeout: Timeout = DEFAULT) -> ServerInfo:
         """The server that answers to the name of a channel: (address, guid)."""
@@ -664,11 +678,13 @@ class Client(BaseClient):
 
     def servers(self, callback: Callable[[ServerEvent], object] | None = None) -> Watch:
         """Follow which servers there are: an iterator of ServerEvents, or callback(event). close() it."""
-        return self._runner.call(lambda: Watch(self._runner, "servers", self._started().searcher, callback))
+        feed = self._runner.call(lambda: _Watch("servers", self._started().searcher, callback))
+        return Watch(feed, self._runner, kept=callback is not None)
 
     def beacons(self, callback: Callable[[BeaconEvent], object] | None = None) -> Watch:
         """Follow the beacons of servers: an iterator of BeaconEvents, or callback(event). close() it."""
-        return self._runner.call(lambda: Watch(self._runner, "beacons", self._started().searcher, callback))
+        feed = self._runner.call(lambda: _Watch("beacons", self._started().searcher, callback))
+        return Watch(feed, self._runner, kept=callback is not None)
 
 
 def _never_started(time: float | None) -> OperationTimeout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final, overload
 
@@ -14,7 +15,7 @@ from .engine import Engine
 from .feed import Feed, Watch
 from .operations import Request
 from .servers import BeaconEvent, ServerEvent
-from .subscription import Subscription
+from .subscription import Readable, Subscription
 
 if TYPE_CHECKING:
     from ..ndarray import FramePool
@@ -22,45 +23,66 @@ if TYPE_CHECKING:
 FieldDesc = _backend.introspection.FieldDesc
 
 
-class AsyncFeed(Feed):
-    """An async iterator of what a Feed holds."""
+class AsyncFeed:
+    """An async iterator of what a Feed holds. Who forgets it closes it: `async for ... in client.monitor(...)` may be left."""
 
-    _future: asyncio.Future[None] | None = None
+    def __init__(self, feed: Feed, loop: asyncio.AbstractEventLoop, *, kept: bool) -> None:
+        """kept: it goes on when it is forgotten, for it has a callback."""
+        self._feed: Any = feed
+        self._loop = loop
+        self._kept = kept
+        self._future: asyncio.Future[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the channel."""
+        return str(self._feed.name)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait to be taken."""
+        return int(self._feed.waiting)
+
+    def close(self) -> None:
+        """End it. What waits can still be taken."""
+        self._feed.close()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
-        while not self._queue:
-            if self._ended:
-                if self._error is not None:
-                    error, self._error = self._error, None
+        feed = self._feed
+        while not feed._queue:
+            if feed._ended:
+                if feed._error is not None:
+                    error, feed._error = feed._error, None
                     raise error
                 raise StopAsyncIteration
-            await self._something()
-        return self._take()
+            await self._something(feed)
+        return feed._take()
 
     async def next(self, timeout: float | None = None) -> Any:
         """The next item. TimeoutError if none comes in time, StopAsyncIteration at the end."""
         async with asyncio.timeout(timeout):
             return await self.__anext__()
 
-    async def _something(self) -> None:
+    async def _something(self, feed: Feed) -> None:
         """Until something comes, or the end."""
         if self._future is not None:
             raise RuntimeError(f"two tasks read {self.name!r}")
         self._future = future = asyncio.get_running_loop().create_future()
-        self._wake = self._woken
+
+        def woken() -> None:
+            feed._wake = None
+            if not future.done():
+                future.set_result(None)
+
+        feed._wake = woken
         try:
             await future
         finally:
             self._future = None
-            self._wake = None
-
-    def _woken(self) -> None:
-        self._wake = None
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+            feed._wake = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,22 +92,39 @@ class AsyncFeed(Feed):
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        # From whatever thread; nothing to do where __init__ failed.
+        if not getattr(self, "_kept", True) and not self._feed._ended:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._feed.close)
+
 
 @final
-class AsyncSubscription(AsyncFeed, Subscription):
+class AsyncSubscription(AsyncFeed, Readable):
     """The updates of a channel: an async iterator of Reading, made by Client.monitor.
 
-    It ends when it is closed, or when the server ends it; RemoteError where the server says that it failed. A lost
+    It ends when it is closed, or forgotten, or when the server ends it; RemoteError where the server says that it failed. A lost
     connection does not end it: it goes on, with the whole value first, when the channel is found again. What waits is
-    taken before the end is told. name: of the channel. type: of its values, None before it was first open. received:
-    updates that came. dropped: those that were merged into the one before because the queue was full. overruns: those
-    that came with overruns, so that values were lost at the server.
+    taken before the end is told.
     """
+
+    def pause(self) -> None:
+        """Let the server send nothing until resume()."""
+        self._feed.pause()
+
+    def resume(self) -> None:
+        """Let it send again."""
+        self._feed.resume()
 
 
 @final
-class AsyncWatch(AsyncFeed, Watch):
+class AsyncWatch(AsyncFeed):
     """What servers tell of themselves: an async iterator, made by Client.beacons and Client.servers."""
+
+    @property
+    def dropped(self) -> int:
+        """How many events were lost because nobody took them."""
+        return int(self._feed.dropped)
 
 
 class _All:
@@ -346,11 +385,13 @@ class Client(BaseClient):
 
     def servers(self, callback: Callable[[ServerEvent], object] | None = None) -> AsyncWatch:
         """Follow which servers there are: an async iterator of ServerEvents, or callback(event). close() it."""
-        return AsyncWatch("servers", self._started().searcher, callback)
+        feed = Watch("servers", self._started().searcher, callback)
+        return AsyncWatch(feed, asyncio.get_running_loop(), kept=callback is not None)
 
     def beacons(self, callback: Callable[[BeaconEvent], object] | None = None) -> AsyncWatch:
         """Follow the beacons of servers: an async iterator of BeaconEvents, or callback(event). close() it."""
-        return AsyncWatch("beacons", self._started().searcher, callback)
+        feed = Watch("beacons", self._started().searcher, callback)
+        return AsyncWatch(feed, asyncio.get_running_loop(), kept=callback is not None)
 
     def monitor(
         self,
@@ -389,4 +430,5 @@ class Client(BaseClient):
             columns=columns,
             pool=pool,
         )
-        return AsyncSubscription(self._started().channel(name), request, options)
+        feed = Subscription(self._started().channel(name), request, options)
+        return AsyncSubscription(feed, asyncio.get_running_loop(), kept=callback is not None)

@@ -184,11 +184,11 @@ class Options:
 
 
 class Subscription(Feed):
-    """The updates of a channel, as a queue.
+    """The updates of a channel, as a queue of at most `limit` items.
 
-    name: of the channel. type: of its values, None before it was first open. received: updates that came. dropped: updates that
-    were merged into the one before, because the queue was full. overruns: updates that came with overruns: values lost at
-    the server. For the loop's thread only.
+    name: of the channel. type: of its values, None before it was first open. received: updates that came. dropped: updates
+    that were merged into the one before, because the queue was full. overruns: updates that came with overruns: values lost
+    at the server. For the loop's thread only.
     """
 
     def __init__(self, channel: Channel, request: Any, options: Options) -> None:
@@ -214,7 +214,7 @@ class Subscription(Feed):
         self._taken = 0
         # An explicit size is what the program is ready to fall behind.
         default = _QUEUE if options.columns is None else _ROWS
-        self._limit = max(size or 0, self._window or 0) or default
+        self.limit = max(size or 0, self._window or 0) or default
         self._columns: Columns | None = None
         channel.subscribe(self)
 
@@ -308,7 +308,7 @@ class Subscription(Feed):
         size = update.frame.end - update.frame.start
         if size >= _LARGE:
             self._waiting_bytes += size
-        if len(queue) < self._limit and (self._waiting_bytes <= _QUEUE_BYTES or not queue):
+        if len(queue) < self.limit and (self._waiting_bytes <= _QUEUE_BYTES or not queue):
             queue.append(update)
             if len(queue) >= _CROWD or self._waiting_bytes > _CROWD_BYTES:
                 self._crowded()
@@ -330,13 +330,13 @@ class Subscription(Feed):
             queue.append(columns)
             self._waiting_bytes = 0
         self._waiting_bytes += nbytes
-        if len(columns) > self._limit or self._waiting_bytes > _ROWS_BYTES:
+        if len(columns) > self.limit or self._waiting_bytes > _ROWS_BYTES:
             if not self.dropped:
                 _log.warning("%r: the program is too slow: rows are dropped", self.name)
             self.dropped += len(columns)
             columns.clear()
             queue.pop()
-        elif len(columns) > self._limit // 4 or self._waiting_bytes > _ROWS_BYTES // 4:
+        elif len(columns) > self.limit // 4 or self._waiting_bytes > _ROWS_BYTES // 4:
             self._crowded()
         self._ring()
 
@@ -363,7 +363,7 @@ class Subscription(Feed):
             reading._value = frame
         if self._callback is not None:
             self._call(reading, 1)
-        elif len(self._queue) < self._limit:
+        elif len(self._queue) < self.limit:
             self._queue.append(reading)
             self._ring()
         else:
@@ -407,7 +407,7 @@ class Subscription(Feed):
         if self._callback is not None:
             self._call(event)
             return
-        if len(self._queue) >= 2 * self._limit:
+        if len(self._queue) >= 2 * self.limit:
             # A channel that comes and goes while nobody looks.
             self._queue.pop()
         self._queue.append(event)
@@ -508,3 +508,34 @@ class Subscription(Feed):
         if channel.state != CLOSED:
             channel.unsubscribe(self)
         self._ring()
+
+
+class Readable:
+    """What the faces show of a subscription."""
+
+    _feed: Subscription
+
+    @property
+    def type(self) -> FieldDesc | None:
+        """Of the values; None before it was first open."""
+        return self._feed.type
+
+    @property
+    def connected(self) -> bool:
+        """Whether the channel is open, and the subscription on it."""
+        return self._feed.connected
+
+    @property
+    def received(self) -> int:
+        """How many updates came."""
+        return self._feed.received
+
+    @property
+    def dropped(self) -> int:
+        """How many updates were merged into the one before, or dropped, because the queue, or the pool, was full."""
+        return self._feed.dropped
+
+    @property
+    def overruns(self) -> int:
+        """How many updates came with overruns: values that were lost at the server. Of updates in Columns: see Columns.overrun."""
+        return self._feed.overruns
