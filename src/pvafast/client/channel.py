@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import messages
+from ..errors import EncodeError, LocalProtocolError
 from ..messages import Status
 from .operations import Operation, remote_error
 
@@ -27,9 +28,10 @@ CLOSED: Final = "closed"
 
 # Operations of one kind that are kept open for the next request.
 _KEPT: Final = 16
-# After a refusal, or a connection that failed, before it is tried again: doubled up to the last.
-_FIRST_DELAY: Final = 0.25
+# Before it is tried again: doubled up to the last, until it was open for a while.
+_FIRST_DELAY: Final = 0.05
 _LAST_DELAY: Final = 15.0
+_STABLE: Final = 5.0
 # As pvxs: after a server that was found refused, or could not be reached.
 _HOLD_OFF: Final = 10.0
 
@@ -64,6 +66,7 @@ class Channel:
         self._search: Any = None
         self._retry: Any = None
         self._delay = _FIRST_DELAY
+        self._opened = 0.0  # when
 
     @property
     def waits_for(self) -> str:
@@ -77,10 +80,19 @@ class Channel:
     def start(self, operation: Operation) -> None:
         """Begin a request as soon as the channel is open."""
         if self.state == OPEN:
-            self.asking[operation] = None
-            operation.begin()
+            self._begin(operation)
         else:
             self.wait(operation)
+
+    def _begin(self, operation: Operation) -> None:
+        self.asking[operation] = None
+        try:
+            operation.begin()
+        except (
+            EncodeError,
+            LocalProtocolError,
+        ) as error:  # too many operations, or a pvRequest that cannot be sent
+            operation.fail(error)
 
     def wait(self, operation: Operation) -> None:
         """Let a request wait for the channel."""
@@ -100,7 +112,7 @@ class Channel:
         """Serve a subscription whenever the channel is open."""
         self.subscriptions[subscription] = None
         if self.state == OPEN:
-            subscription.begin()
+            self._resume(subscription)
         else:
             self.find()
 
@@ -152,11 +164,16 @@ class Channel:
         """Search for it, unless it is being searched for."""
         if self.state != IDLE:
             return
-        self.state = SEARCHING
         if self.address is not None:
+            self.state = SEARCHING
             self.found(self.address, b"")
         else:
-            self._search = self.engine.searcher.find(self.name, self.found)
+            try:
+                self._search = self.engine.searcher.find(self.name, self.found)
+            except EncodeError as error:  # longer than a datagram
+                self.impossible(error)
+                return
+            self.state = SEARCHING
 
     def found(self, address: Any, guid: bytes) -> None:
         """This server has it."""
@@ -169,10 +186,21 @@ class Channel:
 
     def open(self, link: Link) -> None:
         """The connection is ready: ask for the channel."""
-        self.state = OPENING
         self.cid = cid = link.connection.new_cid()
+        try:
+            link.stream.send(messages.CreateChannel(channels=((cid, self.name),)))
+        except (EncodeError, LocalProtocolError) as error:  # too many channels
+            self.impossible(error)
+            return
+        self.state = OPENING
         link.channels[cid] = self
-        link.stream.send(messages.CreateChannel(channels=((cid, self.name),)))
+
+    def impossible(self, error: Exception) -> None:
+        """There will never be such a channel."""
+        for operation in list(self.waiting):
+            operation.fail(error)
+        for subscription in list(self.subscriptions):
+            subscription.end(error)
 
     def opened(self, sid: int) -> None:
         """The server has opened it."""
@@ -180,16 +208,21 @@ class Channel:
         self.sid = sid
         self.reason = ""
         self.was_open = True
-        self._delay = _FIRST_DELAY
-        self.last_used = self.engine.loop.time()
+        self.last_used = self._opened = self.engine.loop.time()
         _log.debug("%r is open on %s", self.name, self.server_name)
         for subscription in list(self.subscriptions):
-            if self.state == OPEN:
-                subscription.begin()
-        waiting, self.waiting = self.waiting, {}
-        self.asking |= waiting
-        for operation in waiting:
-            operation.begin()
+            self._resume(subscription)
+        for operation in list(self.waiting):
+            if self.state == OPEN and self.waiting.pop(operation, self) is None:
+                self._begin(operation)
+
+    def _resume(self, subscription: Subscription) -> None:
+        if self.state != OPEN:
+            return
+        try:
+            subscription.begin()
+        except (EncodeError, LocalProtocolError) as error:
+            subscription.end(error)
 
     def refused(self, status: Status) -> None:
         """The server does not open it: requests fail, subscriptions wait for a better day."""
@@ -208,6 +241,8 @@ class Channel:
     def lost(self, reason: str, *, failed: bool = False) -> None:
         """It is closed, by the server or with its connection; failed: the connection could not be made at all."""
         was_open = self.state == OPEN
+        if was_open and self.engine.loop.time() - self._opened > _STABLE:
+            self._delay = _FIRST_DELAY
         self.link = None
         self.state = SEARCHING  # what is told of it below need not ask for that
         self.reason = reason
@@ -219,22 +254,18 @@ class Channel:
         self._again(refused=failed)
 
     def _again(self, *, refused: bool) -> None:
-        """Search once more, at once or after a while, if anything is still wanted."""
+        """Search once more, after a while, if anything is still wanted. refused: the server that was found is of no use."""
         if self.state == CLOSED:
             return
         if not self.wanted:
             self.engine.drop(self)
             return
+        delay = self._delay
+        self._delay = min(2 * delay, _LAST_DELAY)
         if self._search is not None:
-            if refused:
-                self._search.again(delay=_HOLD_OFF)
-            else:
-                self._search.again()
-            return
-        delay = self._delay if refused else 0.05
-        if refused:
-            self._delay = min(2 * self._delay, _LAST_DELAY)
-        self._retry = self.engine.loop.call_later(delay, self.found, self.address, b"")
+            self._search.again(delay=_HOLD_OFF if refused else delay)
+        else:
+            self._retry = self.engine.loop.call_later(delay, self.found, self.address, b"")
 
     def close(self, *, tell: bool = True) -> None:
         """Nothing is wanted any more: give it back to the server; not where its connection is closed anyway (tell=False)."""

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import _backend
-from ..errors import ClientClosed
+from ..errors import ClientClosed, EncodeError
 from ..limits import Limits
 from ..messages import AnyBody
 from ..network.config import ClientConfig
@@ -98,6 +98,10 @@ class Engine:
                 raise ClientClosed("the client is closed")
             if not isinstance(name, str) or not name:
                 raise ValueError(f"a channel has a name, not {name!r}")
+            try:
+                name.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError as error:
+                raise EncodeError(f"{name!r} is no name of a channel: {error.reason}") from None
             found = self.channels[key] = Channel(self, key, name, address or self.server)
             if self._sweep is None:
                 self._sweep = self.loop.call_later(_SWEEP, self._swept)

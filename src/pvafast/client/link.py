@@ -58,6 +58,7 @@ class Link:
         self._waiting: dict[Channel, None] = {}
         self._stream: Stream | None = None
         self._timer: Handle | None = None
+        self._due = 0.0  # when it was to go off
         self._closed = False
         self._connecting: Connecting | None = Connecting(
             engine.loop, address, self._connected, timeout=_CONNECT_TIME, rcvbuf=engine.rcvbuf
@@ -170,7 +171,7 @@ class Link:
         self.ready = True
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.engine.loop.call_later(self.engine.config.echo_interval, self._alive)
+        self._wait_alive()
         away = self.address in self.engine.away
         self.engine.away.discard(self.address)
         _log.log(logging.INFO if away else logging.DEBUG, "%s: connected", self.name)
@@ -181,20 +182,27 @@ class Link:
     def _alive(self) -> None:
         """Time for a sign of life; and whether the server gave one."""
         config, loop, stream = self.engine.config, self.engine.loop, self.stream
-        silent = loop.time() - stream.last_received
-        if silent > config.tcp_timeout:
+        now = loop.time()
+        silent = now - stream.last_received
+        # Where this computer slept, or the program did not let the loop run, what came is not read yet.
+        if silent > config.tcp_timeout and now - self._due < config.echo_interval:
             stream.close(TimeoutError(f"not a byte for {silent:.0f} s"))
             return
         # Also while the server sends: it drops clients from whom nothing comes.
         stream.send(messages.Echo())
-        self._timer = loop.call_later(config.echo_interval, self._alive)
+        self._wait_alive()
+
+    def _wait_alive(self) -> None:
+        interval = self.engine.config.echo_interval
+        self._due = self.engine.loop.time() + interval
+        self._timer = self.engine.loop.call_later(interval, self._alive)
 
     def _on_closed(self, error: Exception | None) -> None:
-        if isinstance(error, ProtocolError):
+        broken = isinstance(error, ProtocolError)
+        if broken:
             _log.error("%s breaks the protocol: %s", self.name, error)
-        self._gone(
-            f"{self.name}: {error}" if error is not None else f"{self.name} was closed", failed=not self.ready
-        )
+        reason = f"{self.name}: {error}" if error is not None else f"{self.name} was closed"
+        self._gone(reason, failed=broken or not self.ready)
 
     def _leave(self) -> None:
         if not self.channels and not self._waiting:

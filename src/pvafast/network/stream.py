@@ -43,15 +43,14 @@ class Connecting:
         self._timer: Handle | None = None
         self._soon: Handle | None = None
         self._address = address
-        host, port = address
         self._sock: socket.socket | None = None
         try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
             self._sock = sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setblocking(False)
             if rcvbuf is not None:  # before connecting: the window's scale is agreed then
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-            code = sock.connect_ex((host, port))
+            code = sock.connect_ex(address)
         except OSError as error:
             self._soon = loop.call_soon(self._finish, error)
             return
@@ -82,7 +81,7 @@ class Connecting:
         self._finish(OSError(code, os.strerror(code)) if code else None)
 
     def _late(self, timeout: float) -> None:
-        host, port = self._address
+        host, port = self._address[:2]
         self._finish(TimeoutError(f"no TCP connection to {host}:{port} within {timeout:g} s"))
 
     def _finish(self, error: OSError | None) -> None:
