@@ -106,6 +106,18 @@ def test_segments_of_a_stream(backend: SimpleNamespace, key: bytes, tags: tuple[
     assert (plain.ticks, plain.clock) == (times[2], CLOCK)
 
 
+def test_options_of_tcp(backend: SimpleNamespace) -> None:
+    """Time stamps, as nearly every segment has them; up to the 40 bytes that there can be."""
+    table = flows(backend, KEY4)
+    frames = [
+        ethernet(ip4(tcp(1000, 2000, 100 + i, data=b"%d" % i, options=b"\x01" * size)))
+        for i, size in enumerate((12, 40, 0))
+    ]
+    runs, taken, _ = take(backend, frames, table)
+    assert taken == 3
+    assert runs == [(table[KEY4], [0, 1, 2], [b"0", b"1", b"2"])]
+
+
 LINKS = {
     1: ethernet(b"", kind=0x0800),
     113: bytes(14) + b"\x08\x00",

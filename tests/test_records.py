@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import random
 import struct
 from collections import defaultdict
@@ -466,6 +467,45 @@ def echo(n: int, flags: int = 0) -> bytes:
 
 def commands(file: bytes) -> list[tuple[str, str, str]]:
     return [(r.command, r.direction, r.src) for r in records(file)]
+
+
+def packets_of(name: str, most: int) -> list[tuple[int, bytes]]:
+    """The first connection of a session, in packets of at most so many bytes, none of them acknowledged on its own."""
+    talk = Talk().open()
+    for role, data in corpus.sessions()[name].talks[0].chunks:
+        for at in range(0, len(data), most):
+            talk.say(role == "server", data[at : at + most], acked=False)
+    return talk.packets
+
+
+@pytest.mark.parametrize("most", [1, 7, 100, 1448])
+@pytest.mark.parametrize("name", ["p4p_monitor", "pvapy_monitor_fast", "p4p_nts"])
+def test_the_time_of_a_message_is_that_of_its_last_byte(name: str, most: int) -> None:
+    packets = packets_of(name, most)[:20_000]
+    times: dict[str, list[int]] = {"client": [], "server": []}
+    for time, frame in packets[3:]:
+        times["server" if frame[34:36] == struct.pack(">H", 5075) else "client"] += [time] * (len(frame) - 54)
+    found = 0
+    for record in read(io.BytesIO(pcap(packets))):
+        if record.damage is None:
+            found += 1
+            assert record.ticks == times[record.direction][record.offset + record.size - 1]
+    assert found > 10
+
+
+def test_records_of_a_live_pipe_come_at_once() -> None:
+    """All that a packet brings is handed on before the next one is written."""
+    packets = packets_of("p4p_monitor", 1 << 20)
+    receive, send = os.pipe()
+    with open(receive, "rb") as stream, open(send, "wb", buffering=0) as out:
+        out.write(pcap([]))
+        told = iter(read(stream))
+        found: list[Record] = []
+        for i in range(len(packets)):
+            out.write(pcap([packets[i]])[24:])
+            while len(found) < len(records(pcap(packets[: i + 1]))):
+                found.append(next(told))
+    assert len(found) > 20
 
 
 @pytest.mark.parametrize("ports", [(40_000, 5075), (80, 443), (5075, 40_000)])
