@@ -233,6 +233,25 @@ def test_many_subscribers_get_the_same(serve: Callable[..., Server]) -> None:
     assert pv.subscriptions == pv.channels == 0
 
 
+def test_who_starts_late_gets_the_same(serve: Callable[..., Server]) -> None:
+    """Several INITs before any START, some that are never started."""
+    pv = PV(NTD, 0.0)
+    server = serve({"x": pv})
+    with RawClient(server.port) as one, RawClient(server.port) as other:
+        (a, first), (b, second) = (client.begin(messages.MonitorInit, "x") for client in (one, other))
+        other.begin(messages.MonitorInit, "x")
+        for client, sid, ioid in ((one, a, first), (other, b, second)):
+            client.send(messages.MonitorStart(sid=sid, ioid=ioid))
+            assert client.update(ioid).value["value"] == 0.0
+        pv.post(1.0)
+        assert one.update(first).value["value"] == other.update(second).value["value"] == 1.0
+        one.send(messages.MonitorDestroy(sid=a, ioid=first))
+        one.sync()
+        pv.post(2.0)
+        assert other.update(second).value["value"] == 2.0
+        assert one.nothing()
+
+
 def test_stop_and_start(serve: Callable[..., Server]) -> None:
     pv = PV(NTD, 1.0)
     server = serve({"x": pv})

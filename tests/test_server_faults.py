@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from pvafast import PV, Limits, RemoteError, Server, Value, messages, normative
-from pvafast.connection import ChannelOpened
+from pvafast.connection import ChannelOpened, Received
 from pvafast.network.config import ServerConfig
 from pvafast.server import Call, Peer, Provider
 from pvafast.server import session as session_module
@@ -224,6 +224,54 @@ def test_handlers_that_never_end(serve: Callable[..., Server], monkeypatch: pyte
         assert client.ask(messages.Rpc(sid=sid, ioid=ioid, value=Value({"a": "int32"}))).value is None
         until(lambda: running == 9)
     until(lambda: running == 0 and not server.connections)
+
+
+def test_requests_that_wait_are_bounded(serve: Callable[..., Server]) -> None:
+    """On a PV that is closed, a client can begin and end operations for ever: nothing of them stays."""
+    pv = PV()
+    server = serve({"x": pv})
+    with RawClient(server.port) as client:
+        sid = client.open("x")
+        for ioid in range(1, 201):
+            client.send(messages.GetInit(sid=sid, ioid=ioid, request=Value({"field": {}})))
+            client.send(messages.DestroyRequest(sid=sid, ioid=ioid))
+        client.sync()
+        [session] = server._sessions
+        [served] = session._served.values()
+        assert not served.waiting
+        assert not served.operations
+        assert server.connections[0].operations == 0
+        pv.open(NTD, 1.0)
+        assert client.get("x")["value"] == 1.0
+
+
+def test_errors_of_a_provider(serve: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Provider):
+        def has(self, name: str) -> bool:
+            raise RuntimeError("out of order")
+
+        def open(self, name: str, peer: Peer) -> Any:
+            return "no PV"
+
+    server = serve({"x": 1.0}, providers=[Broken()])
+    with RawClient(server.port) as client:
+        for _ in range(3):
+            client.send(messages.Search(sequence=1, channels=((1, "a"), (2, "x"))))
+            assert client.until(Received).message.cids == (2,)
+        assert caplog.text.count("RuntimeError: out of order") == 1  # said once, not for each search
+        with pytest.raises(ConnectionError, match="a provider gave a str for 'a', a PV is needed"):
+            client.open("a")
+
+
+def test_names_of_clients_in_the_log(serve: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever a client calls itself, it writes one line, and a short one."""
+    server = serve({"x": PV(rpc=lambda call: 1 / 0)})
+    with RawClient(server.port, user="root\nERROR all is lost " + "x" * 1000) as client:
+        with pytest.raises(RemoteError):
+            client.rpc("x")
+        [record] = caplog.records
+        assert "\n" not in record.getMessage()
+        assert len(record.getMessage()) < 200
 
 
 def test_an_error_in_each_handler(serve: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:

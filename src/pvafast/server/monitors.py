@@ -37,6 +37,11 @@ class Group:
         self.byteorder = byteorder
         self.subscriptions: dict[Subscription, None] = {}
 
+    @property
+    def key(self) -> tuple[tuple[str, ...], str]:
+        """What those have in common that get the same bytes, as long as the type stays."""
+        return self.selection.names(), self.byteorder
+
     def post(self, update: Value, thread: int) -> None:
         """Send or queue an update, under the lock of the PV, in the thread of this number."""
         if not self.selection.is_all:
@@ -124,6 +129,7 @@ class Subscription:
 
     def start(self) -> None:
         """Updates may flow: the first one holds everything."""
+        self.group = self.group.pv.join(self.group)
         self.group.subscriptions[self] = None
         self.whole = True
         self.group.pv.fell_behind(self)
@@ -131,6 +137,7 @@ class Subscription:
     def stop(self) -> None:
         """No more updates; what waits is dropped."""
         self.group.subscriptions.pop(self, None)
+        self.group.pv.leave(self.group)
         self._session.count(-sum(update.size for update in self.queue))
         self.queue.clear()
         self.late = None

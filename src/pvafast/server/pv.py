@@ -14,10 +14,10 @@ from .._backend import introspection, value
 from ..errors import LocalProtocolError, NormativeError
 from ..normative import Builder, Metadata
 from ..normative.types import annotate
-from ..request import Selection, shared
+from ..request import shared
 from . import plain
 from .monitors import Group, Subscription
-from .requests import Call, Peer, Process, Put, Refused
+from .requests import Action, Call, Peer, Process, Put, Refused
 
 if TYPE_CHECKING:
     from .session import Served
@@ -27,7 +27,7 @@ Value = value.Value
 AnyValue = value.AnyValue
 UnionValue = value.UnionValue
 
-Action = Literal["read", "write", "call"]
+What = Literal["read", "write", "process", "call"]
 Access = Callable[[Peer, Action], "bool | str"]
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
@@ -42,7 +42,8 @@ class PV:
     Clients can read it, and write it if `writable` (what they put is posted) or if there is a handler for puts. Handlers are
     functions or coroutine functions of one argument, given here or by the decorators `on_put`, `on_rpc`, `on_process`; what they
     raise is told to the client. They are called in the server's loop: what takes long is for a coroutine.
-    access: ``f(peer, action)``, action "read", "write" or "call" (RPC), is asked first: True, False, or a text for the refusal.
+    access: ``f(peer, action)``, action "read", "write" (also to process) or "call" (RPC), is asked first: True, False, or a
+    text for the refusal.
 
     All methods can be called from any thread.
     """
@@ -262,11 +263,6 @@ class PV:
             raise LocalProtocolError("the PV is closed")
         return self._current
 
-    def snapshot(self, selection: Selection) -> Value:
-        """An update with all that is selected, as it is now."""
-        with self.lock:
-            return selection.whole(self.current())
-
     def laid_over(self, update: Value) -> Value:
         """What the value would be with an update, which is what is marked in it."""
         with self.lock:
@@ -280,26 +276,30 @@ class PV:
         """It was never opened, and answers calls."""
         return not self._opened and self.rpc_handler is not None
 
-    def check(self, peer: Peer, action: Action, name: str) -> None:
-        """RemoteError where a client may not do this."""
-        if action == "write" and not self.writable and self.put_handler is None:
+    def check(self, peer: Peer, what: What, name: str) -> None:
+        """Refused where the PV, or the access check, does not allow a client to do this."""
+        if what == "write" and not self.writable and self.put_handler is None:
             raise Refused(f"{name} is read-only")
-        self.check_access(peer, action, name)
-
-    def check_access(self, peer: Peer, action: Action, name: str) -> None:
-        """RemoteError where the access check says no."""
+        if what == "process" and self.process_handler is None:
+            raise Refused(f"{name} cannot be processed")
+        if what == "call" and self.rpc_handler is None:
+            raise Refused(f"{name} answers no calls (RPC)")
         if self.access is not None:
+            action: Action = "write" if what == "process" else what
             allowed = self.access(peer, action)
             if isinstance(allowed, str):
                 raise Refused(allowed)
             if not allowed:
-                raise Refused(f"{peer.user or 'anonymous'} at {peer.host} may not {action} {name}")
+                raise Refused(f"{peer.user or 'anonymous'} at {peer.host} may not {what} {name}")
 
-    def group(self, selection: Selection, byteorder: str) -> Group:
-        """The subscriptions that get the same bytes; under the lock."""
-        self._groups = {key: group for key, group in self._groups.items() if group.subscriptions}
-        key = selection.names(), byteorder
-        return self._groups.setdefault(key, Group(self, selection, byteorder))
+    def join(self, group: Group) -> Group:
+        """The group of those that get the same bytes, which may be that one; under the lock."""
+        return self._groups.setdefault(group.key, group)
+
+    def leave(self, group: Group) -> None:
+        """Someone has left a group; under the lock."""
+        if not group.subscriptions and self._groups.get(group.key) is group:
+            del self._groups[group.key]
 
     def fell_behind(self, subscription: Subscription) -> None:
         """Updates are queued for it; under the lock."""

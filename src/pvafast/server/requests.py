@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack, final
+from typing import TYPE_CHECKING, Any, Literal, Unpack, final
 
 from .. import normative
 from .._backend import value
@@ -16,6 +16,8 @@ from ..request import Request
 
 if TYPE_CHECKING:
     from .pv import PV
+
+Action = Literal["read", "write", "call"]
 
 Value = value.Value
 AnyValue = value.AnyValue
@@ -37,7 +39,8 @@ class Peer:
 
     def __str__(self) -> str:
         where = f"{self.host}:{self.address[1]}" if isinstance(self.address, tuple) else self.host
-        return f"{self.user}@{where}" if self.user else where
+        # It goes into the log, and the name is whatever the client says.
+        return f"{ascii(self.user[:64])[1:-1]}@{where}" if self.user else where
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

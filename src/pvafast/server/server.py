@@ -92,6 +92,7 @@ class Server:
         self.guid = new_guid()
         self.providers = tuple(providers)
         self._pvs: dict[str, PV] = {}
+        self._failed: set[Provider] = set()
         self._own = server_channel(self.names)
         self._loop: Loop | None = None
         self._tasks: Tasks | None = None
@@ -140,7 +141,16 @@ class Server:
 
     def has(self, name: str) -> bool:
         """Is there such a PV?"""
-        return name in self._pvs or any(provider.has(name) for provider in self.providers)
+        return name in self._pvs or any(self._provides(provider, name) for provider in self.providers)
+
+    def _provides(self, provider: Provider, name: str) -> bool:
+        try:
+            return bool(provider.has(name))
+        except Exception:
+            if provider not in self._failed:  # it is asked for every name that is searched: once is enough
+                self._failed.add(provider)
+                _log.exception("error in %r.has(%r); later ones are not logged", provider, name)
+            return False
 
     def sources(self, name: str) -> Iterator[Callable[[Peer], Any]]:
         """What may know a PV, in turn."""

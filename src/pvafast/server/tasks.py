@@ -49,12 +49,20 @@ class Tasks:
         return future
 
     def close(self) -> None:
-        """End the thread, if there is one."""
+        """Cancel what runs in the thread, and end it, if there is one."""
         if self._own is not None and self._thread is not None:
-            self._own.call_soon_threadsafe(self._own.stop)
+            asyncio.run_coroutine_threadsafe(_end_all(), self._own)
             self._thread.join()
             self._own.close()
             self._own = self._thread = None
+
+
+async def _end_all() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    asyncio.get_running_loop().stop()
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:
