@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import subprocess
 import sys
 import time
@@ -18,7 +19,6 @@ from .._version import __version__
 from ..errors import PvaError
 from ..ndarray import Frame, NTNDArray
 from ..network.config import ClientConfig, ServerConfig
-from ..network.loop import SelectLoop
 from ..server import PV, Server
 from ..sync import Client
 from . import options, session
@@ -37,8 +37,7 @@ _TOLD: Final = 1.0
 # Seconds that the camera has to start, and that a frame may take.
 _START: Final = 20.0
 _LATE: Final = 5.0
-# Seconds until a camera looks again whether its clients have taken what was sent; how long it lives without its parent.
-_PAUSE: Final = 1e-4
+# Seconds that the camera lives longer than it is wanted, should nobody end it.
 _LIFE: Final = 30.0
 
 
@@ -120,56 +119,41 @@ def images(shape: tuple[int, int], type: str) -> list[Any]:
 # -- the camera
 
 
-class Camera:
-    """A PV whose frames are posted in the loop, each as soon as all clients have taken the one before."""
-
-    def __init__(self, loop: SelectLoop, server: Server, pv: PV, shown: list[Any], period: float) -> None:
-        self._loop = loop
-        self._server = server
-        self._pv = pv
-        self._period = period
-        self._due = loop.time()
-        self._number = 0
-        nt = NTNDArray()
-        pv.open(nt, nt.wrap(shown[0]))
-        self._pixels = [nt.wrap(image)["value"] for image in shown]
-        self._type = nt.type
-
-    def shoot(self) -> None:
-        """Post the next frame, if it is time, and wanted."""
-        loop, server = self._loop, self._server
-        wait = self._due - loop.time()
-        if not self._pv.subscriptions:
-            wait = self._period or 0.01
-        elif any(client.queued for client in server.connections):
-            wait = _PAUSE
-        elif wait <= 0:
-            self._number += 1
-            frame = Value(self._type)
-            frame["value"] = self._pixels[self._number % _IMAGES]
-            frame["uniqueId"] = self._number
-            self._pv.post(frame, stamp=True)
-            self._due = max(self._due + self._period, loop.time())
-            wait = self._due - loop.time()
-        if wait > 0:
-            loop.call_later(wait, self.shoot)
-        else:
-            loop.call_soon(self.shoot)
-
-
 def camera(arguments: argparse.Namespace) -> int:
     """Be the camera, until it is terminated."""
-    loop = SelectLoop()
-    pv = PV()
-    server = Server({NAME: pv}, config=ServerConfig.isolated())
-    shown = images(arguments.size, arguments.type)
-    server.start(loop)
-    print(f"127.0.0.1:{server.port}", flush=True)
-    Camera(loop, server, pv, shown, 1 / arguments.fps if arguments.fps else 0.0).shoot()
-    loop.call_later(arguments.seconds + _LIFE, loop.stop)
-    loop.run_forever()
-    server.stop()
+    try:
+        asyncio.run(shoot(arguments))
+    except TimeoutError:  # its parent is gone
+        return 1
     return 0
+
+
+async def shoot(arguments: argparse.Namespace) -> None:
+    """Post frames, each when all clients have taken the one before."""
+    nt = NTNDArray()
+    shown = images(arguments.size, arguments.type)
+    pixels = [nt.wrap(image)["value"] for image in shown]
+    pv = PV(nt, nt.wrap(shown[0]))
+    period = 1 / arguments.fps if arguments.fps else 0.0
+    number = 0
+    async with (
+        asyncio.timeout(arguments.seconds + _LIFE),
+        Server({NAME: pv}, config=ServerConfig.isolated()) as server,
+    ):
+        print(f"127.0.0.1:{server.port}", flush=True)
+        due = time.monotonic()
+        while True:
+            while not pv.subscriptions:
+                await asyncio.sleep(0.01)
+            number += 1
+            frame = Value(nt.type)
+            frame["value"] = pixels[number % _IMAGES]
+            frame["uniqueId"] = number
+            pv.post(frame, stamp=True)
+            await pv.drain()
+            if period:
+                due = max(due + period, time.monotonic())
+                await asyncio.sleep(due - time.monotonic())
 
 
 # -- its client
