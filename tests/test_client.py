@@ -619,6 +619,21 @@ def test_a_malformed_server(face: Any, server: LiveServer, caplog: pytest.LogCap
         healthy.end()
 
 
+def test_a_server_that_is_killed_in_the_middle_of_a_message(
+    face: Any, server: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscription = face.monitor("x", events=True)
+    assert isinstance(subscription.next(5), client.Connected)
+    assert until(lambda: server.monitors("x"))
+    server.peers[0].raw(b"\xca\x02\x40\x0d\xff\0\0\0abc")
+    server.drop()
+    assert subscription.next(5).value == 1.5
+    lost = subscription.next(5)
+    assert "closed the connection: message of 255 bytes expected, 3 before the end" in lost.reason
+    assert isinstance(subscription.next(5), client.Connected)
+    assert "breaks the protocol" not in caplog.text
+
+
 def test_garbage_does_not_make_a_busy_loop(kind: Any) -> None:
     with LiveServer({"x": nt_double(1.0)}) as server:
         server.handle = lambda peer, event: peer.raw(b"garbage!") or True

@@ -228,6 +228,20 @@ def test_take(backend: SimpleNamespace, nt: Any) -> None:
     assert columns["alarm.severity"].tolist() == [2]
 
 
+def test_rows_can_be_taken_when_the_codec_is_broken(backend: SimpleNamespace, nt: Any) -> None:
+    codec = backend.codec.Codec()
+    columns = backend.columns.Columns(nt, ["value"], codec=codec)
+    columns.add([monitor(backend, value_and_time(1.5, 1, 2))])
+    with pytest.raises(DecodeError):
+        codec.decode_type(b"\xfc")
+    with pytest.raises(LocalProtocolError):
+        columns.add([monitor(backend, value_and_time(1.5, 1, 2))])
+    taken = columns.take()
+    assert taken["value"].tolist() == [1.5]
+    columns.clear()
+    assert len(columns) == 0
+
+
 def test_take_of_strings_and_arrays(backend: SimpleNamespace) -> None:
     columns = backend.columns.Columns({"s": "string", "a": "int32[]"})
     columns.add([monitor(backend, update(1, b"\x02hi\x01" + struct.pack("<i", 4)))])

@@ -311,11 +311,12 @@ def test_an_error_in_the_program_closes_the_stream(
 
 
 def test_a_cut_message(runner: Runner, listener: socket.socket) -> None:
-    """The stream ends in the middle of a message: an error says so."""
+    """The stream ends in the middle of a message, as that of a program that was killed: the error says so."""
     client_sock = socket.create_connection(listener.getsockname())
     raw, _ = listener.accept()
     client = End(runner, client_sock, ClientConnection())
     raw.sendall(bytes.fromhex("ca024001 ff000000 0102"))
     raw.close()
     assert runner.until(lambda: client.closed)
-    assert isinstance(client.closed[0], ProtocolError)
+    assert isinstance(client.closed[0], ConnectionResetError)
+    assert "message of 255 bytes expected, 2 before the end of the stream" in str(client.closed[0])

@@ -503,11 +503,16 @@ cdef class Columns:
             raise TypeError("Columns without a type: use Columns(type)")
         return 0
 
-    cdef int enter(self) except -1:
-        """Before rows are added: one thread, and a codec whose ids are known."""
+    cdef int alone(self) except -1:
+        """Before rows are added or taken: one thread."""
         self.made()
         if self.busy:
             raise RuntimeError("Columns are used by another thread")
+        return 0
+
+    cdef int enter(self) except -1:
+        """Before rows are added: one thread, and a codec whose ids are known."""
+        self.alone()
         self.codec.usable()
         return 0
 
@@ -641,14 +646,14 @@ cdef class Columns:
 
     def clear(self):
         """Forget the rows, but for what the next row takes over from the last."""
-        self.enter()
+        self.alone()
         self.carry()
         self.renew()
 
     def take(self):
         """The rows so far as Columns of their own; this one goes on without rows, as after clear()."""
         cdef Columns taken
-        self.enter()
+        self.alone()
         taken = Columns(self.type, self.names, codec=Codec(limits=self.codec.limits))
         taken.arrays, taken.objects, taken.times = self.arrays, self.objects, self.times
         taken.changes, taken.overruns = self.changes, self.overruns

@@ -218,9 +218,7 @@ class Stream:
                 except (BlockingIOError, InterruptedError):
                     break
                 if not count:
-                    connection.receive_eof()
-                    self._received(connection.events())
-                    self.close(ConnectionResetError("the other side closed the connection"))
+                    self.close(self._ended())
                     break
                 connection.buffer_updated(count, time.time_ns())
                 if self._received(connection.events()) or count < len(buffer):
@@ -240,6 +238,16 @@ class Stream:
             self.write(())
             if waited:
                 self._tell()
+
+    def _ended(self) -> ConnectionError:
+        """The other side has closed the connection: between two messages or, as one that is killed, in the middle of one."""
+        where = ""
+        self._connection.receive_eof()
+        try:
+            self._received(self._connection.events())
+        except ProtocolError as error:
+            where = f": {error}"
+        return ConnectionResetError(f"the other side closed the connection{where}")
 
     # -- writing
 
