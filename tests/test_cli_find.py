@@ -179,3 +179,42 @@ def test_beacons_cannot_be_received(run: Any, loopback: pytest.MonkeyPatch) -> N
     assert status == 1
     assert out == []
     assert err == [f"pvafast: beacons cannot be received: UDP port {port} cannot be had"]
+
+
+# -- list
+
+
+def test_list_finds_servers(run: Any, server: Discovery) -> None:
+    assert run("list", "-w", "0.5") == (0, [WHERE], [])
+    status, (line,), _ = run("list", "-w", "0.5", "--json")
+    assert status == 0
+    expected = {"event": "online", "protocol": "tcp", "version": 2}
+    assert json.loads(line) == {"server": WHERE, "guid": GUID.hex(), **expected}
+    status, (line,), _ = run("list", "-w", "0.5", "-v")
+    assert status == 0
+    assert line == f"{WHERE}  online  guid {GUID.hex()}  tcp version 2"
+
+
+def test_list_listens_to_beacons(run: Any, loopback: pytest.MonkeyPatch) -> None:
+    """A server that restarts has another guid. Passively each is listed once."""
+    port = free_udp_port()
+    loopback.setenv("EPICS_PVA_BROADCAST_PORT", str(port))
+    other = bytes(reversed(GUID))
+    fields = ({"port": TCP}, {"port": TCP + 1}, {"port": TCP, "guid": other})
+    sender = send_beacons(port, *fields)
+    status, out, err = run("list", "-p", "-w", "1")
+    sender.join()
+    assert (status, err) == (0, [])
+    assert sorted(out) == [WHERE, WHERE, f"127.0.0.1:{TCP + 1}"]
+    sender = send_beacons(port, {"port": TCP})
+    status, (line,), _ = run("list", "-p", "-v", "-w", "1")
+    sender.join()
+    assert status == 0
+    assert line == f"{WHERE}  online  guid {GUID.hex()}  tcp version 2"
+
+
+def test_list_finds_no_server(run: Any, loopback: pytest.MonkeyPatch) -> None:
+    loopback.setenv("EPICS_PVA_BROADCAST_PORT", str(free_udp_port()))
+    message = "pvafast: no server was found within 0.2 s"
+    assert run("list", "-w", "0.2") == (1, [], [message])
+    assert run("list", "-p", "-w", "0.2") == (1, [], [message])
