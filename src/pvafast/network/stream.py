@@ -21,6 +21,8 @@ from .loop import Handle, Loop
 _log = logging.getLogger("pvafast.network")
 # So much is read before others get their turn.
 _BURST: Final = 8 << 20
+# So much does not wait for more to go out with it.
+_LARGE: Final = 1 << 16
 # So many buffers go into one sendmsg(): IOV_MAX is 1,024 on Linux and macOS.
 _BUFFERS: Final = 512
 
@@ -167,7 +169,7 @@ class Stream:
             self._append(buffer)
         if self._in_read or self._waiting or not self._queue or self._flush_soon is not None:
             return
-        if self._prompt:
+        if self._prompt or self._unsent >= _LARGE:
             self._prompt = False
             self._flush()
         else:

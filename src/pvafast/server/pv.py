@@ -161,9 +161,16 @@ class PV:
         For sources that can wait, such as files: the slowest client sets the pace, and one that reads nothing stops it until it is dropped.
         """
         await asyncio.sleep(0)  # or a source that never has to wait would never let the loop have its turn
-        loop = asyncio.get_running_loop()
+        loop, thread = asyncio.get_running_loop(), get_ident()
         drained = asyncio.Event()
-        while self._when_drained(lambda: loop.call_soon_threadsafe(drained.set)):
+
+        def tell() -> None:
+            if get_ident() == thread:
+                drained.set()
+            else:
+                loop.call_soon_threadsafe(drained.set)
+
+        while self._when_drained(tell):
             await drained.wait()
             drained.clear()
 

@@ -1,0 +1,198 @@
+"""What servers send a second: `python -m benchmarks.live_server`.
+
+A server and a receiver on 127.0.0.1, each in a process of its own. The server posts as fast as it gets rid of updates; the
+receiver opens one monitor and counts the bytes that a bare socket hands it, so that only the server is measured. A bare
+socket that sends the same bytes is the measure of all; the medians of some rounds in which all take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from typing import Any
+
+from pvafast import ClientConnection, messages, request
+from pvafast.connection import ChannelOpened, OperationReply, Validated
+
+# What each server posts: "scalar", or the side of a square frame of uint16.
+PVAFAST = """
+import asyncio, sys
+import numpy as np
+from pvafast import PV, Server, ndarray, normative
+from pvafast.network.config import ServerConfig
+what, mode = sys.argv[1:]
+burst = 100 if what == "scalar" else 1
+if what == "scalar":
+    pv = PV(normative.NTScalar("double"), 0.0)
+    values = [float(i) for i in range(100)]
+else:
+    shape = int(what), int(what)
+    values = [np.full(shape, i, np.uint16) for i in range(4)]
+    pv = PV(ndarray.NTNDArray(), values[0])
+server = Server({"x": pv}, config=ServerConfig.isolated())
+async def main():
+    async with server:
+        print(server.port, flush=True)
+        i = 0
+        while True:
+            for _ in range(burst):
+                i += 1
+                pv.post(values[i % len(values)])
+            await pv.drain()
+            if not pv.subscriptions:
+                await asyncio.sleep(0.01)
+if mode == "asyncio":
+    asyncio.run(main())
+import time
+with server.running():
+    print(server.port, flush=True)
+    i = 0
+    while True:
+        for _ in range(burst):
+            i += 1
+            pv.post(values[i % len(values)])
+        pv.wait_drained()
+        if not pv.subscriptions:
+            time.sleep(0.01)
+"""
+P4P = """
+import sys, time
+import numpy as np
+from p4p.nt import NTNDArray, NTScalar
+from p4p.server import Server
+from p4p.server.thread import SharedPV
+what = sys.argv[1]
+if what == "scalar":
+    pv, values = SharedPV(nt=NTScalar("d"), initial=0.0), [float(i) for i in range(100)]
+else:
+    values = [np.full((int(what), int(what)), i, np.uint16) for i in range(4)]
+    pv = SharedPV(nt=NTNDArray(), initial=values[0])
+with Server(providers=[{"x": pv}], isolate=True) as server:
+    print(server.conf()["EPICS_PVAS_SERVER_PORT"], flush=True)
+    i = 0
+    while True:
+        i += 1
+        pv.post(values[i % len(values)], timestamp=time.time())
+"""
+BARE = """
+import socket, sys
+size = int(sys.argv[1])
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+sock, _ = listener.accept()
+data = memoryview(bytes(size * max(1, (1 << 20) // size)))
+while True:
+    sock.sendall(data)
+"""
+SUBJECTS = {
+    "pvafast, asyncio": (PVAFAST, "asyncio"),
+    "pvafast, thread": (PVAFAST, "thread"),
+    "p4p": (P4P,),
+}
+SCALAR_BYTES = 37  # an update of NTScalar: value, seconds and nanoseconds
+EXTRA_BYTES = 161  # what is about the pixels of a frame
+
+
+class Receiver:
+    """A monitor on a bare socket."""
+
+    def __init__(self, port: int, *, bare: bool) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port))
+        self.buffer = memoryview(bytearray(4 << 20))
+        if not bare:
+            self._subscribe()
+
+    def _subscribe(self) -> None:
+        connection = ClientConnection(user="bench", host="here")
+
+        def until(kind: type) -> Any:
+            while True:
+                for event in connection.events():
+                    if isinstance(event, kind):
+                        return event
+                for buffer in connection.data_to_send():
+                    self.sock.sendall(buffer)
+                connection.receive_data(self.sock.recv(4096))
+
+        def send(message: Any) -> None:
+            for buffer in [*connection.data_to_send(), *connection.send(message)]:
+                self.sock.sendall(buffer)
+
+        until(Validated)
+        send(messages.CreateChannel(channels=((1, "x"),)))
+        sid = until(ChannelOpened).channel.sid
+        send(messages.MonitorInit(sid=sid, ioid=1, request=request.parse("record[queueSize=4]")))
+        until(OperationReply)
+        send(messages.MonitorStart(sid=sid, ioid=1))
+
+    def rate(self, size: int | None, seconds: float) -> float:
+        """Updates a second; of this size, or of that of the fifth one."""
+        if size is None:
+            size = self._size()
+        self._count(0.3)  # caches and windows find their size
+        return self._count(seconds) / size
+
+    def _count(self, seconds: float) -> float:
+        start = time.perf_counter()
+        count = 0
+        while (now := time.perf_counter()) < start + seconds:
+            count += self.sock.recv_into(self.buffer)
+        return count / (now - start)
+
+    def _size(self) -> int:
+        data = b""
+        while True:
+            data += self.sock.recv(1 << 20)
+            pos, sizes = 0, []
+            while len(data) >= pos + 8:
+                sizes.append(8 + struct.unpack_from("<I", data, pos + 4)[0])
+                pos += sizes[-1]
+            if len(sizes) > 5:
+                return sizes[4]
+
+
+def measure(script: str, *arguments: object, size: int | None = None, seconds: float) -> float:
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        receiver = Receiver(int(process.stdout.readline()), bare=size is not None)
+        rate = receiver.rate(size, seconds)
+        receiver.sock.close()
+        return rate
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    options = parser.parse_args()
+    for what in ("scalar", "512", "2048"):
+        size = SCALAR_BYTES if what == "scalar" else int(what) ** 2 * 2 + EXTRA_BYTES
+        found: dict[str, list[float]] = {"bare socket": [], **{name: [] for name in SUBJECTS}}
+        for _ in range(options.rounds):
+            found["bare socket"].append(measure(BARE, size, size=size, seconds=options.seconds))
+            for name, (script, *arguments) in SUBJECTS.items():
+                found[name].append(measure(script, what, *arguments, seconds=options.seconds))
+        most = statistics.median(found["bare socket"])
+        for name, rates in found.items():
+            rate = statistics.median(rates)
+            print(
+                f"{what:8}{name:20}{rate:12,.0f} /s {rate * size / 1e9:8.2f} GB/s {rate / most:8.3f} × bare"
+            )
+
+
+if __name__ == "__main__":
+    main()
