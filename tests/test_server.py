@@ -1024,3 +1024,19 @@ def test_a_port_that_is_taken(caplog: pytest.LogCaptureFixture) -> None:
             with pvafast.sync.Client(server=f"127.0.0.1:{server.port}") as client:
                 assert client.get("x") == 1.5
         assert f"TCP port {port} is taken: listening on {found}" in caplog.text
+
+
+def test_losses_of_a_subscription() -> None:
+    """Frames 3 and 4 were never posted, 5 came twice: the client's subscription says so."""
+    pv = PV(ndarray.NTNDArray(), np.zeros((2, 2)), unique_id=1)
+    with (
+        Server({"cam": pv}, config=ServerConfig.isolated()).running() as server,
+        pvafast.sync.Client(server=f"127.0.0.1:{server.port}") as client,
+        client.monitor("cam") as readings,
+    ):
+        assert readings.next(timeout=10).value.unique_id == 1
+        for number in (2, 5, 5, 6):
+            pv.post(np.zeros((2, 2)), unique_id=number, timestamp=1000 + number)
+            assert readings.next(timeout=10).value.unique_id == number
+        found = readings.losses
+        assert (found.updates, found.frames, found.missing, found.duplicates) == (5, 5, 2, 1)

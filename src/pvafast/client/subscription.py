@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BitSet = _backend.bitset.BitSet
 Codec = _backend.codec.Codec
 Columns = _backend.columns.Columns
+Losses = _backend.losses.Losses
 FieldDesc = _backend.introspection.FieldDesc
 Value = _backend.value.Value
 
@@ -197,6 +198,7 @@ class Subscription(Feed):
         self.received = 0
         self.dropped = 0
         self.overruns = 0
+        self.losses = Losses()
         self.connected = False
         self._channel = channel
         self._options = options
@@ -271,6 +273,7 @@ class Subscription(Feed):
     def lost(self, reason: str, was_open: bool) -> None:
         """The channel is gone for now."""
         self._handle = None
+        self.losses.gap()
         if self.connected:
             self.connected = False
             self._happened(Disconnected(name=self.name, reason=reason))
@@ -296,6 +299,7 @@ class Subscription(Feed):
     def update(self, update: Update) -> None:
         """An update has come."""
         self.received += 1
+        self.losses.add(update)
         if update.overrun:
             self.overruns += 1
         if self._pool is not None:
@@ -534,6 +538,11 @@ class Readable:
     def dropped(self) -> int:
         """How many updates were merged into the one before, or dropped, because the queue, or the pool, was full."""
         return self._feed.dropped
+
+    @property
+    def losses(self) -> Losses:
+        """What was lost on the way: overruns by field, frames missing, doubled or late, rates. Not of updates in Columns."""
+        return self._feed.losses
 
     @property
     def overruns(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -279,6 +280,7 @@ class Connection(ABC):
         operation.steady = None
 
 
+@lru_cache(maxsize=1024)
 def without_any(type: FieldDesc) -> bool:
     """Whether nothing in a type is an any: its values then mean the same without the type ids of their connection."""
     return type.code not in (ANY, ANY_ARRAY) and all(without_any(member) for member in type.members.values())
