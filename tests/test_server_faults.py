@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import socket
 import struct
 import sys
@@ -339,6 +338,8 @@ def test_a_client_that_resets_in_the_middle(serve: Callable[..., Server]) -> Non
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
 def test_no_descriptors_left(serve: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:
     """The server says so once a second, does not spin, and goes on when there are some again."""
+    import resource
+
     server = serve({"x": 1.0})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     waiting = [socket.socket() for _ in range(3)]
