@@ -215,6 +215,18 @@ def test_a_client_belongs_to_one_loop(server: LiveServer) -> None:
     loop.close()
 
 
+def test_the_loop_of_windows_is_refused_in_words(server: LiveServer) -> None:
+    class ProactorEventLoop(asyncio.SelectorEventLoop):
+        pass
+
+    async def get() -> None:
+        with pytest.raises(RuntimeError, match="SelectorEventLoop"):
+            await Client(server=server.address).get("pv1")
+
+    with asyncio.Runner(loop_factory=ProactorEventLoop) as runner:
+        runner.run(get())
+
+
 def test_errors_end_the_iterator(server: LiveServer) -> None:
     async def main(c: Client) -> None:
         def handle(peer: Any, event: Any) -> bool:

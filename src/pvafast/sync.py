@@ -308,10 +308,15 @@ class _SyncFeed:
         if not feed._queue and not feed._ended:
             waiter = _Waiter()
 
+            def woken() -> None:
+                feed._wake = None
+                self._grab()
+                waiter()
+
             def watch() -> None:
-                feed._wake = waiter
+                feed._wake = woken
                 if feed._queue or feed._ended:
-                    waiter()
+                    woken()
 
             try:
                 if not runner.wait(waiter, watch, timeout):
@@ -320,7 +325,7 @@ class _SyncFeed:
                 feed._ended = True
             finally:
                 feed._wake = None
-        if feed._queue and not runner.closed:
+        if feed._queue and not self._mine and not runner.closed:
             runner.call(self._grab, flush=False)
 
     def _grab(self) -> None:

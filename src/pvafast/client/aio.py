@@ -192,6 +192,10 @@ class Client(BaseClient):
         if self._engine is None:
             if self._done:
                 raise ClientClosed("the client is closed")
+            if type(loop).__name__ == "ProactorEventLoop":
+                raise RuntimeError(
+                    "on Windows a client needs asyncio.SelectorEventLoop: asyncio.Runner(loop_factory=...) takes it"
+                )
             self._engine = self._new_engine(loop)
             self._loop = loop
         elif self._loop is not loop:
