@@ -41,7 +41,7 @@ def described(element: str) -> bytes:
 
 def batch(n: int) -> int:
     """How many arrays a run takes."""
-    return 100 if n <= 10 else 1
+    return 100 if n <= 100 else 10 if n <= 1000 else 1
 
 
 def unpack(subject: Any, element: str, n: int, order: str) -> Work:
@@ -56,7 +56,8 @@ def unpack(subject: Any, element: str, n: int, order: str) -> Work:
         assert found.dtype == np.dtype(ELEMENTS[element][1])
         found = found.tolist()
     assert found == items(element, n)
-    return repeated(batch(n), codec.decode, fd, data, byteorder=order)
+    work = repeated(batch(n), codec.decode, fd, data, byteorder=order)
+    return work._replace(kept=lambda: codec.decode(fd, data, byteorder=order)[0])
 
 
 def pack(subject: Any, element: str, n: int, order: str) -> Work:

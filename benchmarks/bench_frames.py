@@ -15,6 +15,7 @@ import pytest
 
 from .bench_connection import CID, SID, from_server
 from .messages import init, ramp, update
+from .rows import CODECS
 from .subjects import Work
 
 # Frames in a run.
@@ -22,7 +23,6 @@ COUNT = {512: 10_000, 2048: 100}
 BUFFERS = 4
 IOID = int.from_bytes(init("nd.512")[8:12], "little")  # as recorded
 READ = 262_144  # bytes that a socket gives at once, at the most
-CODECS = ("zlib", "lz4", "lz4hdf5", "bslz4", "blosc", "jpeg")
 
 
 def subscribed(pvafast: Any) -> Any:

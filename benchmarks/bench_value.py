@@ -32,15 +32,8 @@ def decode_update(subject: Any, name: str) -> Work:
     assert end == len(raw) - 1
     assert value.changed_names() == list(HOLDS[name])
     check(name, value.__getitem__)
-    return repeated(batch(name), codec.decode_update, fd, raw, UPDATE_AT)
-
-
-def decoded(subject: Any, name: str) -> Work:
-    """One update, kept: for what it allocates."""
-    codec = subject.codec.Codec()
-    fd, _ = codec.decode_type(described(name))
-    raw = update(name)
-    return Work(lambda: codec.decode_update(fd, raw, UPDATE_AT)[0])
+    work = repeated(batch(name), codec.decode_update, fd, raw, UPDATE_AT)
+    return work._replace(kept=lambda: codec.decode_update(fd, raw, UPDATE_AT)[0])
 
 
 def decode_frame(subject: Any, name: str) -> Work:
@@ -60,7 +53,7 @@ def decode_frame(subject: Any, name: str) -> Work:
     assert found.dtype == np.uint16
     assert np.array_equal(found, pixels)
     assert np.shares_memory(found, np.frombuffer(raw, np.uint8))
-    return Work(run)
+    return Work(run, kept=run)
 
 
 def encode_update(subject: Any, name: str) -> Work:

@@ -15,6 +15,7 @@ from . import (
     bench_bitset,
     bench_buffer,
     bench_columns,
+    bench_fields,
     bench_framing,
     bench_introspection,
     bench_value,
@@ -70,6 +71,14 @@ def empty_strings() -> Work:
     return Work(run, bench_buffer.COUNT)
 
 
+def structure(n: int) -> Work:
+    """Of doubles, to a dict."""
+    fd = described(bench_fields.described(n))
+    data = bench_fields.encoded(n)
+    bench_fields.check(from_wire(fd, data, endian=LITTLE, bitset=None, cache=None).data, n)
+    return repeated(bench_fields.batch(n), from_wire, fd, data, endian=LITTLE, bitset=None, cache=None)
+
+
 def decode(name: str) -> Work:
     """A BitSet."""
     bits, raw = bench_bitset.SETS[name]
@@ -121,7 +130,7 @@ def decode_update(name: str) -> Work:
         return DataWithBitSet(interface=fd).deserialize(raw, endian=LITTLE, cache=None)
 
     messages.check(name, messages.by_path(run().data.data))
-    return repeated(bench_value.batch(name), run)
+    return repeated(bench_value.batch(name), run)._replace(kept=run)
 
 
 def decode_frame(name: str) -> Work:
@@ -136,7 +145,7 @@ def decode_frame(name: str) -> Work:
         return np.frombuffer(tree["value"]["ushortValue"], np.uint16).reshape(n, n)
 
     assert np.array_equal(run(), np.frombuffer(messages.ramp(n), "<u2").reshape(n, n))
-    return Work(run)
+    return Work(run, kept=run)
 
 
 def encode_update(name: str) -> Work | None:

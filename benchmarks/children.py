@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ def clock() -> float:
 class Child:
     """One subject's process."""
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, subject: str, under: Iterable[str] = (), **settings: str) -> None:
+        """`under`: a command that runs the interpreter; `settings`: of its environment."""
         interpreter = sys.executable
-        environment = dict(os.environ)
+        environment = os.environ | settings
         if subject == "caproto":
             found = caproto_env.python()
             if found is None:
@@ -43,7 +45,7 @@ class Child:
         environment.setdefault("OMP_NUM_THREADS", "1")  # one core each
         self.subject = subject
         self.process = subprocess.Popen(
-            [interpreter, "-m", "benchmarks.worker", subject],
+            [*under, interpreter, "-m", "benchmarks.worker", subject],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,

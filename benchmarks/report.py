@@ -1,103 +1,59 @@
-"""The comparison: every subject does the same work in turns, in one run, each in its own process.
+"""A result as tables (Markdown) and charts (SVG).
 
-`python -m benchmarks` prints the tables as Markdown, and writes them between the markers in README.md where they stand.
+Tables go between the markers of their names in README.md and docs/benchmarks.md, charts into docs/charts.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import subprocess
-import sys
-from collections.abc import Iterable
-from datetime import date
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
-from . import caproto_env, frame_report
-from .children import ROOT, Child
-from .subjects import SUBJECTS
+from . import charts
+from .children import ROOT
 
 BEGIN = "<!-- {}:begin -->"
 END = "<!-- {}:end -->"
-# What the report is made of, each between markers of its name: `python -m benchmarks frames` makes one part of it.
-PARTS = ("benchmarks", "frames")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+CHARTS = ROOT / "docs" / "charts"
 
-
-class Row(NamedTuple):
-    text: str
-    goal: int | None  # ns, of the compiled twin
-    module: str
-    function: str
-    args: tuple[object, ...] = ()
-
-
-ROWS = [
-    Row("decode: NTScalar, value + time changed", 240, "bench_value", "decode_update", ("nts.vt",)),
-    Row("decode: NTScalar, value + alarm + time", 300, "bench_value", "decode_update", ("nts.full",)),
-    Row("decode: small NTScalar, the same", 280, "bench_value", "decode_update", ("ntsmin.full",)),
-    Row("decode: NTScalar, every field", 650, "bench_value", "decode_update", ("nts.all",)),
-    Row("the whole way: an update of a chunk of 1,000", 1000, "bench_connection", "updates_in_a_chunk"),
-    Row("into columns: an update of a batch of 1,000, `add`", 45, "bench_columns", "value_and_time"),
-    Row("a capture summed up: an update in a packet of its own", None, "bench_packets", "summed"),
-    Row("a million updates, framing and columns: an update", None, "bench_columns", "stream_of_many"),
-    Row("losses accounted: an update, `add`", None, "bench_losses", "frames"),
-    Row("decode: 1,000 doubles", 400, "bench_value", "decode_update", ("ntsa.1000",)),
-    Row("decode: 1,000 strings", 45_000, "bench_value", "decode_update", ("ntsas.1000",)),
-    Row(
-        "decode: 1,000,000 doubles, the other byte order",
-        None,
-        "bench_array",
-        "unpack",
-        ("double", 1_000_000, "big"),
-    ),
-    Row("decode: NTTable, 4 columns of 100", 2500, "bench_value", "decode_update", ("tbl.upd",)),
-    Row("NTNDArray → shaped array, 512×512", 3500, "bench_value", "decode_frame", ("nd.512",)),
-    Row("NTNDArray → shaped array, 2048×2048", 3500, "bench_value", "decode_frame", ("nd.2048",)),
-    Row(
-        "decode: NTScalar, every field, projected to `value`",
-        None,
-        "bench_projection",
-        "some_fields",
-        ("nts.all", "value"),
-    ),
-    Row("decode: 27,000 structures of 6 numbers", None, "bench_projection", "rows_whole", ("numbers",)),
-    Row("the same, projected to 6 columns", None, "bench_projection", "rows_to_columns", ("numbers",)),
-    Row("type first met: NTScalar", 2100, "bench_introspection", "first_met", ("nts.vt",)),
-    Row("the same, nothing in it known", 2100, "bench_introspection", "stranger", ("nts.vt",)),
-    Row("type first met: NTNDArray", 3800, "bench_introspection", "first_met", ("nd.512",)),
-    Row("the same, nothing in it known", 3800, "bench_introspection", "stranger", ("nd.512",)),
-    Row("type met again: a look-up in the cache", 400, "bench_introspection", "met_again", ("nts.vt",)),
-    Row("encode: NTScalar, value + alarm + time", 200, "bench_value", "encode_update", ("nts.full",)),
-    Row("encode: small NTScalar, the same", None, "bench_value", "encode_update", ("ntsmin.full",)),
-    Row("encode: an array of 1,000 doubles", None, "bench_array", "pack", ("double", 1000, "little")),
-    Row('`v["value"]`', 40, "bench_value", "access", ('v["value"]',)),
-    Row("`v.value`", 60, "bench_value", "access", ("v.value",)),
-    Row("framing: a message of a chunk of 1,000", None, "bench_framing", "in_a_chunk"),
-    Row("framing: a message out", None, "bench_framing", "out"),
-    Row("BitSet decoded", None, "bench_bitset", "decode", ("nts.all",)),
-    Row("BitSet expanded to 24 leaves", None, "bench_bitset", "expand", ("nts.all",)),
-    Row("a Size, `Reader.size()`", None, "bench_buffer", "read_sizes", ("short",)),
-    Row("a Size inside of a value (an empty string)", None, "bench_buffer", "empty_strings"),
+NAMES = {"c": "compiled", "py": "fallback"}
+COLUMNS = ("c", "py", "spvirit", "caproto")  # of the tables; others are told below
+HEAD = [
+    "| ns | goal | compiled | fallback | spvirit | caproto | fallback ÷ compiled | spvirit ÷ compiled | caproto ÷ fallback |",
+    "|---|---|---|---|---|---|---|---|---|",
 ]
+# Of the chart of ratios: label, text of the row.
+RATIOS = {
+    "update: value + time": "decode: NTScalar, value + time changed",
+    "update: every field of an NTScalar": "decode: NTScalar, every field",
+    "update: 1,000 doubles": "decode: 1,000 doubles",
+    "update: 1,000 strings": "decode: 1,000 strings",
+    "update: NTTable, 4 columns of 100": "decode: NTTable, 4 columns of 100",
+    "camera frame 512×512 → array": "NTNDArray → shaped array, 512×512",
+    "1,000,000 doubles, byte order swapped": "decode: 1,000,000 doubles, the other byte order",
+    "type met, known parts": "type first met: NTScalar",
+    "type met, nothing known": "the same, nothing in it known",
+    "small NTScalar encoded": "encode: small NTScalar, the same",
+}
 
-Times = dict[str, float | None]
+Figure = dict[str, Any]
+Row = dict[str, Figure]  # by subject
 
 
-def compare(children: dict[str, Child], row: Row, rounds: int, seconds: float) -> Times:
-    """ns of one message by subject, the median of the rounds; None for what a subject cannot do."""
-    per = {}
-    for name, child in children.items():
-        found = child.prepare(row.module, row.function, row.args)
-        if found is not None:
-            per[name] = found
-    taken: dict[str, list[float]] = {name: [] for name in per}
-    for _ in range(rounds):
-        for name, count in per.items():
-            taken[name].append(children[name].time(seconds) / count)
-    return {name: median(taken[name]) if name in taken else None for name in children}
+def rows_of(result: dict[str, Any], *groups: str) -> dict[str, Row]:
+    """The figures of the groups by text, and of these by subject."""
+    found: dict[str, Row] = {}
+    for figure in result["figures"]:
+        if figure["group"] in groups:
+            found.setdefault(figure["text"], {})[figure["subject"]] = figure
+    return found
+
+
+def ns(row: Row, subject: str) -> float | None:
+    """The median of the rounds."""
+    return median(row[subject]["ns"]) if subject in row else None
 
 
 def number(ns: float | None) -> str:
@@ -114,147 +70,254 @@ def ratio(slow: float | None, fast: float | None) -> str:
     return f"{slow / fast:.2g}" if slow < 10 * fast else f"{slow / fast:,.0f}"
 
 
-def line(row: Row, times: Times) -> str:
-    ours, theirs = times.get("c"), times.get("py")
-    goal = "" if row.goal is None else f"≤ {row.goal:,}"
-    if row.goal is not None and ours is not None and ours > row.goal:
-        goal = f"**{goal}**"
+def conditions(result: dict[str, Any]) -> str:
+    found = dict(result["versions"])
+    python = found.pop("python")
+    others = ", ".join(f"{name} {version}" for name, version in found.items())
+    load = f", load {result['load'][0]} at the start" if result.get("load") else ""
+    return (
+        f"{result['date'][:10]}, commit {result['commit']}, {result['processor']}, {result['cores']} cores{load}, "
+        f"{result['system']}, Python {python}, {others}."
+    )
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------------
+
+
+def line(text: str, row: Row) -> str:
+    ours, theirs = ns(row, "c"), ns(row, "py")
+    goal = next((figure["goal"] for figure in row.values() if "goal" in figure), None)
+    told = "" if goal is None else f"≤ {goal:,}"
+    if goal is not None and ours is not None and ours > goal:
+        told = f"**{told}**"
     cells = [
-        row.text,
-        goal,
-        *(number(times.get(name)) for name in SUBJECTS),
+        text,
+        told,
+        *(number(ns(row, name)) for name in COLUMNS),
         ratio(theirs, ours),
-        ratio(times.get("spvirit"), ours),
-        ratio(times.get("caproto"), theirs),
+        ratio(ns(row, "spvirit"), ours),
+        ratio(ns(row, "caproto"), theirs),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-HEAD = [
-    "| ns | goal | compiled | fallback | spvirit | caproto | fallback ÷ compiled | spvirit ÷ compiled | caproto ÷ fallback |",
-    "|---|---|---|---|---|---|---|---|---|",
-]
-
-
-def processor() -> str:
-    try:
-        for text in Path("/proc/cpuinfo").read_text().splitlines():
-            if text.startswith("model name"):
-                return text.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """What is measured: the commit, and whether the sources differ from it."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "no checkout"
-    return found.stdout.strip()
-
-
-def conditions(facts: dict[str, dict[str, str]]) -> str:
-    ours = next(iter(facts.values()))
-    others = [f"{name} {found[name]}" for name, found in facts.items() if name in found]
-    return (
-        f"{date.today().isoformat()}, commit {commit()}, {processor()}, {platform.system()} {platform.machine()}, "
-        f"Python {ours['python']}, numpy {ours['numpy']}, pvafast {ours['pvafast']}, {', '.join(others)}."
-    )
-
-
-def explained(rounds: int) -> str:
-    return (
-        "Messages: tests/data/bench_messages. "
-        f"ns for one message (type, Size...), called from Python; medians of {rounds} rounds in which all took turns. "
+def codec_table(result: dict[str, Any]) -> Iterable[str]:
+    rows = rows_of(result, "decode", "encode", "columns")
+    yield from HEAD
+    for text, row in rows.items():
+        yield line(text, row)
+    others = [
+        f"{text}: {name} {number(ns(row, name))} ns"
+        for text, row in rows.items()
+        for name in row
+        if name not in COLUMNS
+    ]
+    if others:
+        yield ""
+        yield f"Others: {'; '.join(others)}."
+    yield ""
+    full = rows.get("decode: NTScalar, value + alarm + time", {})
+    kept = [
+        f"{NAMES[name]} {full[name]['blocks']:.0f} blocks, {full[name]['bytes']:.0f} bytes"
+        for name in NAMES
+        if "blocks" in full.get(name, {})
+    ]
+    if kept:
+        yield f"Memory that an update of value + alarm + time allocates, and its Value keeps: {'; '.join(kept)}."
+        yield ""
+    yield (
+        f"{conditions(result)} Messages: tests/data/bench_messages. "
+        f"ns for one message (type, Size...), called from Python; medians of {result['rounds']} rounds in which all took turns. "
         "A goal in bold was missed. spvirit gets the data as that of a full value, and makes dicts and lists of it."
     )
 
 
-def allocations(children: dict[str, Child]) -> list[str]:
-    """What one decoded update of an NTScalar allocates and keeps."""
-    out = []
-    for name, label in (("c", "compiled"), ("py", "fallback")):
-        if name in children:
-            found = children[name].ask(allocated="nts.full")
-            out.append(f"{label} {found['blocks']:.0f} blocks, {found['bytes']:.0f} bytes")
-    return [
-        f"Memory that an update of value + alarm + time allocates, and its Value keeps: {'; '.join(out)}."
-    ]
-
-
-def facts_of(children: dict[str, Child]) -> dict[str, dict[str, str]]:
-    return {name: child.facts() for name, child in children.items()}
-
-
-def start(names: Iterable[str]) -> dict[str, Child]:
-    children = {}
-    for name in names:
-        try:
-            children[name] = Child(name)
-            children[name].facts()
-        except (ImportError, RuntimeError) as error:
-            children.pop(name, None)
-            print(f"without {name}: {error}", file=sys.stderr)
-    return children
-
-
-def write(part: str, report: str, path: Path) -> bool:
-    """Put a part of the report between its markers in a file; False where there are none."""
-    text = path.read_text() if path.exists() else ""
-    before, begin, rest = text.partition(BEGIN.format(part))
-    _, end, after = rest.partition(END.format(part))
-    if not begin or not end:
-        return False
-    path.write_text(f"{before}{begin}\n{report}\n{end}{after}")
-    return True
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.03, help="of one round of one subject")
-    parser.add_argument("--only", default="", help="rows of the first part whose text contains this")
-    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    parser.add_argument("--print", action="store_true", help="leave README.md as it is")
-    options = parser.parse_args(arguments)
-    parts = options.parts or PARTS
-    if not set(parts) <= set(PARTS):
-        parser.error(f"a part is one of {', '.join(PARTS)}")
-    if "caproto" in options.subjects:
-        caproto_env.make()
-    children = start(options.subjects)
-    reports = {}
-    figures: list[dict[str, Any]] = []
-    if "benchmarks" in parts:
-        lines = [*HEAD]
-        for row in ROWS:
-            if options.only in row.text:
-                times = compare(children, row, options.rounds, options.seconds)
-                lines.append(line(row, times))
-                print(lines[-1], file=sys.stderr)
-                figures.append({**row._asdict(), "ns": times})
-        lines += ["", *allocations(children), ""]
-        reports["benchmarks"] = "\n".join(
-            [*lines, f"{conditions(facts_of(children))} {explained(options.rounds)}"]
+def frames_table(result: dict[str, Any]) -> Iterable[str]:
+    yield "| frames of uint16 | messages/s | GB/s | time ÷ memcpy | peak MB |"
+    yield "|---|---|---|---|---|"
+    rows = rows_of(result, "frames")
+    for text, row in rows.items():
+        side, _, way = text.partition(": ")
+        copied = ns(rows.get(f"{side}: memcpy of the same bytes", {}), "c")
+        size = 2 * int(side.split("×")[0]) ** 2
+        for name, figure in row.items():
+            time = median(figure["ns"])
+            who = "" if way.startswith("memcpy") else f"{NAMES.get(name, name)}, "
+            peak = f"{figure['peak'] / 1e6:.1f}" if who and "peak" in figure else "–"
+            rate = f"{float(f'{1e9 / time:.3g}'):,.0f}"
+            against = f"{time / copied:.2f}" if copied else "–"
+            yield f"| {side}: {who}{way} | {rate} | {size / time:.2f} | {against} | {peak} |"
+    yield ""
+    yield (
+        "10,000 frames of 512×512, 100 of 2048×2048 in a run (spvirit and caproto: one): "
+        "what a socket would write is copied to where the connection receives, then framing, message, value, Frame, array. "
+        "memcpy: the same copies alone, into 4 buffers in turn. "
+        "Peak: the most that a run has allocated at a time; the pool's 4 buffers were there before. "
+        "spvirit and caproto have the payload in memory already."
+    )
+    for text, row in rows_of(result, "access").items():
+        told = [f"{NAMES.get(name, name)} {number(ns(row, name))} ns" for name in row]
+        yield ""
+        yield f"{text[0].upper()}{text[1:]}: {', '.join(told)}."
+    rows = rows_of(result, "decompress")
+    if rows:
+        yield ""
+        yield "| decompression, GB/s of pixels | pvafast | the library's own call | ratio |"
+        yield "|---|---|---|---|"
+        for codec in dict.fromkeys(text.partition(": ")[0] for text in rows):
+            ours, theirs = (
+                ns(rows.get(f"{codec}: {way}", {}), "c") for way in ("pvafast", "the library's own call")
+            )
+            if ours is not None:
+                own = "–" if theirs is None else f"{1 / theirs:.2f}"
+                against = "–" if theirs is None else f"{theirs / ours:.2f}"
+                yield f"| {codec} | {1 / ours:.2f} | {own} | {against} |"
+        yield ""
+        yield (
+            "A pattern of few photons, 2048×2048 uint16 (jpeg: uint8). The library is imagecodecs, for bslz4 the package bitshuffle "
+            "(OMP_NUM_THREADS=1); lz4hdf5 beside LZ4 in one block."
         )
-    whole = not options.only and all(name in children for name in SUBJECTS)
-    if "frames" in parts:
-        children |= start(frame_report.MORE)
-        reports["frames"] = "\n".join([*frame_report.lines(children), "", conditions(facts_of(children))])
-    facts = facts_of(children)
-    for child in children.values():
-        child.close()
-    for part, report in reports.items():
-        print(report)
-        if whole and not options.print:
-            found = write(part, report, ROOT / "README.md")
-            print("written to README.md" if found else "README.md has no markers for it", file=sys.stderr)
-    if options.json:
-        options.json.write_text(json.dumps({"facts": facts, "rows": figures}, indent=1))
-    return 0
+    yield ""
+    yield conditions(result)
+
+
+def memory_table(result: dict[str, Any]) -> Iterable[str]:
+    """What is kept of a decoded message."""
+    yield "| blocks, bytes kept | " + " | ".join(NAMES.get(name, name) for name in COLUMNS) + " |"
+    yield "|---" * (1 + len(COLUMNS)) + "|"
+    for text, row in rows_of(result, "decode").items():
+        cells = [
+            f"{row[name]['blocks']:,.0f}, {row[name]['bytes']:,.0f}" if "blocks" in row.get(name, {}) else "–"
+            for name in COLUMNS
+        ]
+        if set(cells) != {"–"}:
+            yield f"| {text} | " + " | ".join(cells) + " |"
+
+
+def live_table(result: dict[str, Any]) -> Iterable[str]:
+    """A second, and beside the first of each kind."""
+    yield "| live, on 127.0.0.1 | | a second | µs each | rate ÷ the first |"
+    yield "|---|---|---|---|---|"
+    first: dict[str, float] = {}
+    for text, row in rows_of(result, "live").items():
+        kind, _, way = text.partition(": ")
+        for name, figure in row.items():
+            time = median(figure["ns"])
+            first.setdefault(kind, time)
+            who = ", ".join(filter(None, [NAMES.get(name, name), way]))
+            rate = f"{float(f'{1e9 / time:.3g}'):,.0f}"
+            yield f"| {kind} | {who} | {rate} | {time / 1000:.3g} | {first[kind] / time:.2f} |"
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Iterable[str]]]] = {
+    "benchmarks": ("decode", codec_table),
+    "frames": ("frames", frames_table),
+    "memory": ("decode", memory_table),
+    "live": ("live", live_table),
+}
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """By the names of their markers; of the groups that the result has."""
+    groups = {figure["group"] for figure in result["figures"]}
+    return {name: "\n".join(make(result)) for name, (group, make) in TABLES.items() if group in groups}
+
+
+# --- charts ---------------------------------------------------------------------------------------------------------------
+
+
+def series(result: dict[str, Any], group: str) -> dict[str, list[tuple[float, float]]]:
+    """(x, ns) of each subject."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for figure in result["figures"]:
+        if figure["group"] == group:
+            name = NAMES.get(figure["subject"], figure["subject"])
+            found.setdefault(name, []).append((figure["x"], median(figure["ns"])))
+    return found
+
+
+def ratio_chart(result: dict[str, Any]) -> str:
+    rows = rows_of(result, "decode", "encode")
+    found = []
+    for label, text in RATIOS.items():
+        row = rows.get(text, {})
+        ours = ns(row, "c")
+        if ours is not None:
+            others = {NAMES.get(name, name): (ns(row, name) or ours) / ours for name in row if name != "c"}
+            found.append((label, {name: value for name, value in others.items() if name in charts.COLOURS}))
+    return charts.bars("Time ÷ that of the compiled twin", found)
+
+
+def size_chart(result: dict[str, Any]) -> str:
+    rates = {
+        name: [(x, x / time * 1e9) for x, time in points] for name, points in series(result, "sizes").items()
+    }
+    return charts.lines(
+        "An array of doubles decoded", "bytes of the array in a message", "bytes a second", rates
+    )
+
+
+def field_chart(result: dict[str, Any]) -> str:
+    return charts.lines(
+        "A structure of doubles decoded", "fields", "ns for a message", series(result, "fields")
+    )
+
+
+def thread_chart(result: dict[str, Any]) -> str:
+    found: dict[str, list[tuple[float, float]]] = {}
+    for figure in result["figures"]:
+        if figure["group"] == "threads":
+            kind = figure["text"].rpartition(",")[0]
+            name = f"{kind}, {NAMES[figure['subject']]}"
+            found.setdefault(name, []).append((figure["x"], median(figure["ns"])))
+    faster = {name: [(x, points[0][1] / time) for x, time in points] for name, points in found.items()}
+    return charts.lines(
+        f"Threads on {result['cores']} cores, Python {result['versions']['python']}",
+        "threads",
+        "rate ÷ that of one thread",
+        faster,
+        logarithmic=False,
+    )
+
+
+CHART_OF = {
+    "ratios": ("decode", ratio_chart),
+    "sizes": ("sizes", size_chart),
+    "fields": ("fields", field_chart),
+    "threads": ("threads", thread_chart),
+}
+
+
+def drawn(result: dict[str, Any]) -> dict[str, str]:
+    """SVG by the names of files, without .svg; of the groups that the result has."""
+    groups = {figure["group"] for figure in result["figures"]}
+    return {name: make(result) for name, (group, make) in CHART_OF.items() if group in groups}
+
+
+# --- where they go --------------------------------------------------------------------------------------------------------
+
+
+def placed(text: str, name: str, table: str) -> str:
+    """A page with a table between the markers of its name, where there are any."""
+    before, begin, rest = text.partition(BEGIN.format(name))
+    _, end, after = rest.partition(END.format(name))
+    return f"{before}{begin}\n{table}\n{end}{after}" if begin and end else text
+
+
+def write(result: dict[str, Any], pages: Iterable[Path] = PAGES, into: Path = CHARTS) -> list[Path]:
+    """Put the tables into the pages and the charts into the directory; returns what was written."""
+    found = tables(result)
+    written = []
+    for page in pages:
+        old = text = page.read_text()
+        for name, table in found.items():
+            text = placed(text, name, table)
+        if text != old:
+            page.write_text(text)
+            written.append(page)
+    into.mkdir(parents=True, exist_ok=True)
+    for name, chart in drawn(result).items():
+        path = into / f"{name}.svg"
+        path.write_text(chart)
+        written.append(path)
+    return written

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 from spvirit.codec import decode_introspection, decode_value, encode_put_payload
 
-from . import bench_array, bench_buffer, bench_introspection, bench_projection, bench_value, messages
+from . import (
+    bench_array,
+    bench_buffer,
+    bench_fields,
+    bench_introspection,
+    bench_projection,
+    bench_value,
+    messages,
+)
 from .subjects import Work, repeated
 
 
@@ -21,7 +29,8 @@ def unpack(element: str, n: int, order: str) -> Work:
     data = bench_array.encoded(element, n, order)
     big = order == "big"
     assert decode_value(data, desc, big) == {"value": bench_array.items(element, n)}
-    return repeated(bench_array.batch(n), decode_value, data, desc, big)
+    work = repeated(bench_array.batch(n), decode_value, data, desc, big)
+    return work._replace(kept=lambda: decode_value(data, desc, big))
 
 
 def first_met(name: str) -> Work:
@@ -47,7 +56,16 @@ def decode_update(name: str) -> Work | None:
     desc = decode_introspection(messages.described(name))
     data = messages.full_body(name)
     messages.check(name, messages.by_path(decode_value(data, desc)))
-    return repeated(bench_value.batch(name), decode_value, data, desc)
+    work = repeated(bench_value.batch(name), decode_value, data, desc)
+    return work._replace(kept=lambda: decode_value(data, desc))
+
+
+def structure(n: int) -> Work:
+    """Of doubles, to a dict."""
+    desc = decode_introspection(bench_fields.described(n))
+    data = bench_fields.encoded(n)
+    bench_fields.check(decode_value(data, desc), n)
+    return repeated(bench_fields.batch(n), decode_value, data, desc)
 
 
 def decode_frame(name: str) -> Work | None:
@@ -63,7 +81,7 @@ def decode_frame(name: str) -> Work | None:
         return np.array(tree["value"]["ushortValue"], np.uint16).reshape(n, n)
 
     assert np.array_equal(run(), np.frombuffer(messages.ramp(n), "<u2").reshape(n, n))
-    return Work(run)
+    return Work(run, kept=run)
 
 
 def encode_update(name: str) -> Work | None:

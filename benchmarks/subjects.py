@@ -10,13 +10,14 @@ p4p, pvapy  in a process of their own; they decode in C++ inside of their client
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterable
 from itertools import repeat
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 TWINS = ("c", "py")
-SUBJECTS = (*TWINS, "spvirit", "caproto")
+SUBJECTS = (*TWINS, "spvirit", "caproto", "p4p", "pvapy")
 WORDS = (
     *("buffer", "bitset", "introspection", "array", "value", "projection", "codec", "framing"),
     *("columns", "monitor", "losses", "packets"),
@@ -28,6 +29,9 @@ class Work(NamedTuple):
 
     run: Callable[[], object]
     per: int = 1  # how many messages, types, sizes... one run takes
+    kept: Callable[[], object] | None = (
+        None  # makes what a program keeps of one: for the memory that it takes
+    )
 
 
 def repeated(times: int, call: Callable[..., object], *args: object, **options: object) -> Work:
@@ -52,6 +56,11 @@ def twin(name: str) -> SimpleNamespace:
     """The modules of a twin, by their words. Raises ImportError."""
     modules = {word: importlib.import_module(f"pvafast._{name}.{word}") for word in WORDS}
     return SimpleNamespace(name=name, **modules)
+
+
+def works(subject: str) -> bool:
+    """Whether there are works of that subject."""
+    return subject in TWINS or importlib.util.find_spec(f"benchmarks.{subject}_works") is not None
 
 
 def prepare(subject: str, module: str, function: str, args: Iterable[Any]) -> Work | None:

@@ -4,8 +4,8 @@ One JSON object a line, a request and its answer:
 
 {"module", "function", "args"}  prepare (and assert) a work   {"per"}: messages in one run; null: it cannot do this
 {"seconds"}                     run it for about so long      {"ns"}: of one run
-{"allocated": update}           memory it takes               {"blocks", "bytes"}
-{"peak": true}                  memory that a run takes       {"bytes"}
+{"memory": true}                what it allocates             {"peak", "blocks", "bytes"}
+{"instructions": true}          run it, for callgrind         {"runs"}
 {"facts": true}                 versions                      {"python", ...}
 """
 
@@ -14,16 +14,20 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 import tracemalloc
+from collections.abc import Callable
 from itertools import repeat
 from time import perf_counter_ns
 from typing import Any
 
 from .subjects import TWINS, Work, prepare
 
-KEPT = 20_000  # updates, for the memory that they take
+KEPT = 20_000  # messages, for the memory that they take
+MOST = 64_000_000  # bytes; fewer messages where they would take more
+COUNTED = 5  # runs, for instructions
 
 
 def measure(work: Work, seconds: float) -> float:
@@ -38,6 +42,26 @@ def measure(work: Work, seconds: float) -> float:
         if taken > 1e9 * seconds / 2:
             return taken / number
         number = max(number * 2, int(number * 1e9 * seconds / max(taken, 1)))
+
+
+def kept(make: Callable[[], object]) -> tuple[float, float]:
+    """Blocks and bytes that what `make` returns takes while it is kept. The list that keeps is made before, and not counted."""
+    tracemalloc.start()
+    one = [make()]
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    one.clear()
+    number = max(1, min(KEPT, MOST // max(size, 1)))
+    held: list[object] = [make() for _ in range(number)]  # free lists are used up, caches filled
+    more: list[object] = [None] * number
+    tracemalloc.start()
+    before = sys.getallocatedblocks(), tracemalloc.get_traced_memory()[0]
+    for i in range(number):
+        more[i] = make()
+    after = sys.getallocatedblocks(), tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(held) == len(more)
+    return (after[0] - before[0]) / number, (after[1] - before[1]) / number
 
 
 class Timer:
@@ -55,31 +79,28 @@ class Timer:
         assert self.work is not None
         return {"ns": measure(self.work, seconds)}
 
-    def allocated(self, name: str) -> dict[str, float]:
-        """Blocks and bytes that a decoded update takes while it is kept; `held` is made before, to be not counted."""
-        work = prepare(self.subject, "bench_value", "decoded", [name])
-        assert work is not None
-        held: list[object] = [None] * KEPT
-        for i in range(KEPT):  # free lists are used up, caches filled
-            held[i] = work.run()
-        tracemalloc.start()
-        before = sys.getallocatedblocks(), tracemalloc.get_traced_memory()[0]
-        more: list[object] = [None] * KEPT
-        for i in range(KEPT):
-            more[i] = work.run()
-        after = sys.getallocatedblocks(), tracemalloc.get_traced_memory()[0]
-        tracemalloc.stop()
-        size = sys.getsizeof(more)
-        return {"blocks": (after[0] - before[0]) / KEPT, "bytes": (after[1] - before[1] - size) / KEPT}
-
-    def peak(self) -> dict[str, int]:
-        """The most that a run has allocated at a time, of Python's and numpy's memory; what there was before is not counted."""
+    def memory(self) -> dict[str, float | None]:
+        """peak: the most that a run has allocated at a time, of Python's and numpy's memory; what there was before is not
+        counted. blocks, bytes: what is kept of one message; null where nothing is.
+        """
         assert self.work is not None
         tracemalloc.start()
         self.work.run()
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return {"bytes": most}
+        blocks, size = kept(self.work.kept) if self.work.kept else (None, None)
+        return {"peak": most, "blocks": blocks, "bytes": size}
+
+    def instructions(self) -> dict[str, int]:
+        """For a worker under callgrind, which writes down its counts whenever getpgrp is called: see instructions.py."""
+        assert self.work is not None
+        for _ in repeat(None, 3):  # caches are filled
+            self.work.run()
+        os.getpgrp()
+        for _ in repeat(None, COUNTED):
+            self.work.run()
+        os.getpgrp()
+        return {"runs": COUNTED}
 
     def facts(self) -> dict[str, Any]:
         found = {"python": platform.python_version(), "numpy": importlib.metadata.version("numpy")}
@@ -94,10 +115,10 @@ class Timer:
             return self.prepare(request["module"], request["function"], request["args"])
         if "seconds" in request:
             return self.time(request["seconds"])
-        if "peak" in request:
-            return self.peak()
-        if "allocated" in request:
-            return self.allocated(request["allocated"])
+        if "memory" in request:
+            return self.memory()
+        if "instructions" in request:
+            return self.instructions()
         return self.facts()
 
 

@@ -1,0 +1,214 @@
+"""benchmarks/: what compare and report make of results. The results are made up, so that what they say is known."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks is in the checkout alone
+
+from benchmarks import charts, report  # noqa: E402
+from benchmarks.__main__ import main  # noqa: E402
+from benchmarks.compare import compare  # noqa: E402
+from benchmarks.run import load, save  # noqa: E402
+
+VALUE = "decode: NTScalar, value + time changed"
+NUMBERS = "decode: 1,000 doubles"
+
+
+def figure(text: str, subject: str, *ns: float, group: str = "decode", **more: Any) -> dict[str, Any]:
+    return {"group": group, "text": text, "subject": subject, "ns": list(ns), **more}
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    return {
+        "format": 1,
+        "date": "2026-11-25T12:00:00+00:00",
+        "commit": "abc1234",
+        "processor": "Made up",
+        "cores": 2,
+        "load": [0.5, 0.5, 0.5],
+        "system": "Linux x86_64",
+        "versions": {"python": "3.11.7", "numpy": "2.4.6", "pvafast": "0.1.0", "spvirit": "0.4.1"},
+        "rounds": 3,
+        "whole": True,
+        "figures": [
+            figure(VALUE, "c", 100, 102, 98, goal=240, peak=600, blocks=6, bytes=428),
+            figure(VALUE, "py", 3000, 3030, 2970, goal=240),
+            figure(NUMBERS, "c", 500, 505, 495, goal=400),
+            figure(NUMBERS, "spvirit", 20_000, 20_100, 19_900, goal=400),
+            figure("decode: 1,000 strings", "spvirit", 70_000, 70_100, 69_900),
+            figure("10 of an array", "c", 80, 80, 80, group="sizes", x=80),
+            figure("1,000 of an array", "c", 800, 800, 800, group="sizes", x=8000),
+            figure("3 of a structure", "c", 50, 50, 50, group="fields", x=3),
+            figure("30 of a structure", "c", 400, 400, 400, group="fields", x=30),
+            figure("frames, 1 threads", "c", 1000, 1000, 1000, group="threads", x=1),
+            figure("frames, 2 threads", "c", 500, 500, 500, group="threads", x=2),
+            figure("512×512: memcpy of the same bytes", "c", 20_000, group="frames", peak=0),
+            figure("512×512: no pool", "c", 50_000, group="frames", peak=1_300_000),
+            figure("gets: blocking", "c", 50_000, group="live"),
+            figure("gets", "p4p", 100_000, group="live"),
+        ],
+    }
+
+
+def times(result: dict[str, Any], factor: float, *subjects: str) -> dict[str, Any]:
+    """The result, with the times of some subjects multiplied."""
+    found = copy.deepcopy(result)
+    for one in found["figures"]:
+        if one["subject"] in subjects:
+            one["ns"] = [factor * ns for ns in one["ns"]]
+    return found
+
+
+def changed(result: dict[str, Any], text: str, *ns: float, **more: Any) -> dict[str, Any]:
+    """The result, with other times of the compiled twin in one row."""
+    found = copy.deepcopy(result)
+    [one] = [one for one in found["figures"] if (one["text"], one["subject"]) == (text, "c")]
+    one.update(more, ns=list(ns))
+    return found
+
+
+def test_the_same_is_neither_slower_nor_faster(result: dict[str, Any]) -> None:
+    found = compare(result, result)
+    assert (found.slower, found.faster, found.gone, found.new) == ([], [], [], [])
+    assert found.drift == pytest.approx(1)
+    assert found.controls == 2  # those of spvirit; of p4p the version is not known
+
+
+def test_what_got_slower_is_told_and_by_how_much(result: dict[str, Any]) -> None:
+    found = compare(result, changed(result, VALUE, 150, 153, 147))
+    [one] = found.slower
+    assert (one.text, one.subject, one.before, one.after) == (VALUE, "c", 100, 150)
+    assert one.ratio == pytest.approx(1.5)
+    assert not found.faster
+    back = compare(changed(result, VALUE, 150, 153, 147), result)
+    assert [one.text for one in back.faster] == [VALUE]
+    assert not back.slower
+
+
+def test_a_change_within_the_noise_of_the_rounds_is_not_told(result: dict[str, Any]) -> None:
+    noisy = changed(result, VALUE, 90, 150, 110)  # median 110; their spread is 27 %
+    assert not compare(result, noisy).slower
+
+
+def test_a_slower_machine_is_taken_out(result: dict[str, Any]) -> None:
+    slow = times(result, 2, "c", "py", "spvirit", "p4p")
+    found = compare(result, slow)
+    assert found.drift == pytest.approx(2)
+    assert not found.slower
+    assert [one.text for one in compare(result, changed(slow, NUMBERS, 2000, 2000, 2000)).slower] == [NUMBERS]
+
+
+def test_a_peer_of_another_version_is_no_control(result: dict[str, Any]) -> None:
+    after = times(result, 2, "spvirit")
+    after["versions"]["spvirit"] = "0.5"
+    found = compare(result, after)
+    assert (found.controls, found.drift) == (0, 1)
+
+
+def test_instructions_decide_where_there_are_any(result: dict[str, Any]) -> None:
+    before = changed(result, VALUE, 100, 100, 100, instructions=1000)
+    assert not compare(before, changed(result, VALUE, 300, 300, 300, instructions=1005)).slower
+    [one] = compare(before, changed(result, VALUE, 100, 100, 100, instructions=1020)).slower
+    assert (one.unit, one.ratio) == ("instructions", pytest.approx(1.02))
+
+
+def test_rows_of_one_result_only_are_named(result: dict[str, Any]) -> None:
+    after = copy.deepcopy(result)
+    after["figures"][0]["text"] = "another"
+    found = compare(result, after)
+    assert found.gone == [f"{VALUE}, c"]
+    assert found.new == ["another, c"]
+
+
+def test_exit_status_of_compare(
+    result: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    a, b = tmp_path / "a.json", tmp_path / "b.json"
+    save(result, a)
+    save(changed(result, VALUE, 150, 153, 147), b)
+    assert load(a) == result
+    assert main(["compare", str(a), str(a)]) == 0
+    capfd.readouterr()
+    assert main(["compare", str(a), str(b)]) == 1
+    assert "slower: 1\n" in capfd.readouterr().out
+
+
+def test_what_is_no_result(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"format": 0}')
+    with pytest.raises(ValueError, match="no result"):
+        load(path)
+
+
+def test_tables(result: dict[str, Any]) -> None:
+    found = report.tables(result)
+    assert set(found) == {"benchmarks", "frames", "memory", "live"}
+    lines = found["benchmarks"].splitlines()
+    assert f"| {VALUE} | ≤ 240 | 100 | 3,000 | – | – | 30 | – | – |" in lines
+    assert f"| {NUMBERS} | **≤ 400** | 500 | – | 20,000 | – | – | 40 | – |" in lines
+    assert "compiled 6 blocks, 428 bytes" not in found["benchmarks"]  # those of another row
+    assert f"| {VALUE} | 6, 428 | – | – | – |" in found["memory"].splitlines()
+    # 512 × 512 × 2 bytes in 50 µs.
+    assert "| 512×512: compiled, no pool | 20,000 | 10.49 | 2.50 | 1.3 |" in found["frames"].splitlines()
+    assert "| gets | p4p | 10,000 | 100 | 0.50 |" in found["live"].splitlines()
+    assert "commit abc1234" in found["benchmarks"]
+
+
+def test_pages_get_tables_between_their_markers_and_charts_beside(
+    result: dict[str, Any], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- live:begin -->\nold\n<!-- live:end -->\nafter\n")
+    untouched = tmp_path / "other.md"
+    untouched.write_text("no markers")
+    written = report.write(result, [page, untouched], tmp_path / "charts")
+    text = page.read_text()
+    assert text.startswith("before\n<!-- live:begin -->\n| live")
+    assert text.endswith("\n<!-- live:end -->\nafter\n")
+    assert "old" not in text
+    assert {path.name for path in written} == {
+        *("page.md", "ratios.svg", "sizes.svg", "fields.svg", "threads.svg"),
+    }
+    assert report.write(result, [page], tmp_path / "charts")[0].suffix == ".svg"  # the page is as it was
+
+
+def elements(svg: str, name: str) -> list[dict[str, str]]:
+    root = ElementTree.fromstring(svg)
+    return [one.attrib for one in root.iter(f"{{http://www.w3.org/2000/svg}}{name}")]
+
+
+def test_bars_are_as_long_as_the_logarithm_of_a_ratio() -> None:
+    svg = charts.bars("<title> & more", [("a", {"spvirit": 10.0, "caproto": 100.0}), ("b", {"spvirit": 0.1})])
+    tenfold, hundredfold, tenth = (
+        one for one in elements(svg, "rect") if one["height"] == "12" and float(one["y"]) > 60
+    )
+    assert float(hundredfold["width"]) == pytest.approx(2 * float(tenfold["width"]), abs=0.2)
+    assert float(tenth["width"]) == pytest.approx(float(tenfold["width"]), abs=0.2)
+    assert float(tenth["x"]) + float(tenth["width"]) == pytest.approx(float(tenfold["x"]), abs=0.2)
+
+
+def test_a_power_law_is_a_straight_line_on_logarithmic_axes() -> None:
+    svg = charts.lines("t", "x", "y", {"one": [(1, 10), (10, 100), (100, 1000)]})
+    [line] = elements(svg, "polyline")
+    (x0, y0), (x1, y1), (x2, y2) = (tuple(map(float, point.split(","))) for point in line["points"].split())
+    assert (x1 - x0, y1 - y0) == pytest.approx((x2 - x1, y2 - y1), abs=0.2)
+    assert x1 > x0
+    assert y1 < y0  # up
+
+
+def test_axes_that_are_not_logarithmic_begin_at_zero() -> None:
+    svg = charts.lines("t", "x", "y", {"one": [(1, 1), (2, 2)]}, logarithmic=False)
+    [line] = elements(svg, "polyline")
+    (x0, _), (x1, _) = (tuple(map(float, point.split(","))) for point in line["points"].split())
+    left = 76.0
+    assert x1 - left == pytest.approx(2 * (x0 - left), abs=0.2)
+    assert len(elements(svg, "circle")) == 2
