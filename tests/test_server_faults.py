@@ -77,6 +77,28 @@ def test_requests_of_a_client_that_reads_nothing_wait(serve: Callable[..., Serve
         assert reader.messages == 20_000
 
 
+def test_echoes_of_a_client_that_reads_nothing_wait(serve: Callable[..., Server]) -> None:
+    """The connection answers them by itself: these answers count, too."""
+    server = serve({"x": 1.0})
+    with RawClient(server.port, rcvbuf=1 << 16) as client:
+        echoes = b"".join(client.conn.send(messages.Echo(payload=b"x" * 1000))) * 50_000
+        sent = 0
+        client.sock.settimeout(1)
+        try:
+            while sent < len(echoes):
+                sent += client.sock.send(echoes[sent : sent + 100_000])
+        except TimeoutError:
+            pass
+        assert sent < len(echoes)
+        assert server.connections[0].unsent < 4 << 20
+        client.sock.settimeout(10)
+        reader = Reader(client.sock, 50_000)
+        while sent < len(echoes):
+            sent += client.sock.send(echoes[sent : sent + 100_000])
+        reader.join(30)
+        assert reader.messages == 50_000
+
+
 class Reader(threading.Thread):
     """Counts so many whole messages."""
 

@@ -156,9 +156,11 @@ class Session:
             if self.stream.is_closed:
                 return
             if self.stream.unsent > _UNREAD:
-                self._holding = True
-                self.stream.pause()
-                return
+                break
+        self.stream.write(())  # what the connection answers by itself, echoes for one
+        if self.stream.unsent > _UNREAD:
+            self._holding = True
+            self.stream.pause()
 
     def _go_on(self) -> None:
         """Take the requests that waited, if it is time."""
@@ -174,7 +176,6 @@ class Session:
         except Exception as error:
             _log.exception("error while serving %s", self.peer)
             self.stream.close(error)
-        self.stream.write(())
 
     def _drained(self) -> None:
         while self._blocked and self.stream.unsent < _ROOM:
