@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import venv
 import zipfile
@@ -134,6 +135,9 @@ print(pvafast.BACKEND, pvafast.__version__, pvafast.__file__, value.tolist(), en
     assert rest == ["[1.5, 2.5] 17\n"]
     with pytest.raises(RuntimeError, match="PVAFAST_BACKEND=c, but the compiled twin does not load"):
         python("-c", "import pvafast", executable=executable, cwd=tmp_path, PVAFAST_BACKEND="c")
+    Path(site, "pvafast/_c/codec" + sysconfig.get_config_var("EXT_SUFFIX")).write_bytes(b"damaged")
+    with pytest.raises(RuntimeError, match="the compiled twin is there, but does not load"):
+        python("-W", "error", "-c", "import pvafast", executable=executable, cwd=tmp_path)
 
 
 def test_require_makes_a_failing_build_an_error(sdist: Path, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+from warnings import warn
 
 _wanted = os.environ.get("PVAFAST_BACKEND", "")
 if _wanted not in ("", "c", "py"):
@@ -46,6 +48,12 @@ else:
     except ImportError as error:
         if _wanted == "c":
             raise ImportError(f"PVAFAST_BACKEND=c, but the compiled twin does not load: {error}") from error
+        if not _wanted and find_spec(f"{__package__}._c.codec") is not None:
+            warn(
+                f"the compiled twin is there, but does not load; the slow one is used: {error}",
+                RuntimeWarning,
+                2,
+            )
         from ._py import (
             bitset,
             buffer,
