@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ sys.path.insert(0, str(TESTS))
 
 with atheris.instrument_imports(include=["pvafast"]):
     import conftest
-    from pvafast import Limits, connection, messages
+    from pvafast import Limits, archive, connection, messages
     from pvafast._backend import codec as active
     from pvafast._backend import framing as active_framing
     from pvafast.capture import read
@@ -86,6 +87,14 @@ def decode_update(twin: SimpleNamespace, data: bytes, order: str) -> Any:
     if type is None:
         return None
     first, at = codec.decode_update(type, data, at, byteorder=order)
+    names = [name for i, name in enumerate(type.names) if type.is_leaf(i)]
+    names += [f"{name}.{inner}" for name in names for inner in type[name].members]
+    projection = twin.projection.Projection(type, names[at % 2 :: 2], strict=False)
+    fresh = twin.codec.Codec(limits=LIMITS)
+    _, start = fresh.decode_type(data, byteorder=order)
+    _, end = fresh.decode_update(projection, data, start, byteorder=order)
+    if end != at:
+        raise AssertionError(f"{projection!r} ends at {end}, the whole at {at}")
     second, at = codec.decode_update(type, data, at, base=first, byteorder=order)
     return at, list(second.changed), repr(second), twin.codec.Codec().encode(second, byteorder=order)
 
@@ -172,6 +181,25 @@ def capture(data: bytes, order: str) -> None:
             pass
 
 
+def stored(data: bytes, order: str) -> None:
+    """An archive, read and written on; the checksums of its records are made anew."""
+    with tempfile.NamedTemporaryFile(suffix=".pva") as file:
+        file.write(b"PVAFAST\1")
+        at = 0
+        while at < len(data):
+            body = data[at + 1 : at + 1 + data[at]]
+            file.write(len(body).to_bytes(4, "little") + zlib.crc32(body).to_bytes(4, "little") + body)
+            at += 1 + data[at]
+        file.flush()
+        try:
+            for entry in archive.read(file.name, limits=LIMITS):
+                repr(entry)
+            with archive.Writer(file.name, append=True):
+                pass
+        except DecodeError:
+            pass
+
+
 TARGETS: list[Callable[[bytes, str], None]] = [
     *(lambda data, order, target=target: same(target, data, order) for target in (decode_type, decode_any)),
     *(
@@ -184,8 +212,9 @@ TARGETS: list[Callable[[bytes, str], None]] = [
     server,
     observer,
     capture,
+    stored,
 ]
-TYPE, ANY, UPDATE, BITSET, STREAM, MESSAGE, CLIENT, SERVER, OBSERVER, CAPTURE = range(10)
+TYPE, ANY, UPDATE, BITSET, STREAM, MESSAGE, CLIENT, SERVER, OBSERVER, CAPTURE, ARCHIVE = range(11)
 
 
 def one_input(data: bytes) -> None:
@@ -200,6 +229,9 @@ def seeds() -> Iterator[bytes]:
     def seed(target: int, data: bytes, big: bool = False) -> bytes:
         return bytes([target | (0x80 if big else 0)]) + data
 
+    subscription = b"\1\0\0\0\0\1\0x\x80\0\2\1a\x22\1b\x82" + bytes(4) + b"\xff"
+    update = b"\2" + bytes(13) + b"\1\1" + bytes(4) + b"\x20\5\0"
+    yield seed(ARCHIVE, b"".join(bytes([len(body)]) + body for body in (subscription, update, update)))
     places = [TESTS / "vectors"]
     shared = os.environ.get("PVAFAST_VECTORS", "")
     if shared not in ("", "none"):
