@@ -189,7 +189,8 @@ class Streams:
         self._events = []
         now = clock.nanoseconds(time)
         for half in list(self._holes):
-            if now - half.hole_since > _HOLE_AGE:
+            # With one direction the other may have been closed.
+            if half in self._holes and now - half.hole_since > _HOLE_AGE:
                 self._give_up(half)
                 self._finish(half, time, clock)
         for connection, since in list(self._ending.items()):
