@@ -2,43 +2,81 @@
 
     python tests/fuzz.py -runs=20000            a fixed number of inputs, as CI does
     python tests/fuzz.py -max_total_time=3600 my-corpus/    for an hour, new inputs kept
+    python tests/fuzz.py --only=frame,columns -max_total_time=600    some targets: their names are those of the functions
+    python tests/fuzz.py crash-123abc           one input again
+    python tests/fuzz.py --keep my-corpus/      the smallest inputs that reach as much become tests/data/fuzz/corpus.tar.xz
 
-Options are libFuzzer's. Seeds are made of tests/vectors, tests/data and, where it is set, of PVAFAST_VECTORS; with CI in the
+Other options are libFuzzer's. Seeds are made of tests/vectors, tests/data and, where it is set, of PVAFAST_VECTORS; with CI in the
 environment it has to be. The coverage that guides it is that of the Python twin; the compiled one reads the same bytes
 and must end the same: value or error, text, offset. Any other exception, a difference or a crash is a finding.
 
-The first byte of an input chooses the target and the byte order, the rest is what is read.
+The first byte of an input chooses the target (a place in TARGETS, which therefore only grows at its end) and the byte order,
+the rest is what is read.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
+import io
 import json
+import logging
+import math
 import os
+import subprocess
 import sys
+import tarfile
 import tempfile
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import atheris
+import numpy as np
 
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))
 
 with atheris.instrument_imports(include=["pvafast"]):
     import conftest
-    from pvafast import Limits, archive, connection, messages
+    import datagrams
+    from pvafast import (
+        AnyValue,
+        Limits,
+        UnionValue,
+        Value,
+        archive,
+        connection,
+        messages,
+        ndarray,
+        request,
+    )
     from pvafast._backend import codec as active
     from pvafast._backend import framing as active_framing
+    from pvafast._elements import ElementColumns
     from pvafast.capture import read
-    from pvafast.errors import DecodeError, LocalProtocolError, ProtocolError
+    from pvafast.client.search import Searcher
+    from pvafast.errors import (
+        DecodeError,
+        EncodeError,
+        FrameError,
+        LocalProtocolError,
+        ProtocolError,
+    )
+    from pvafast.ndarray import codecs
+    from pvafast.network import udp
+    from pvafast.network.config import ClientConfig, ServerConfig
+    from pvafast.request import Request
+    from pvafast.server.discovery import Discovery
 
     C, PY = conftest.load("c"), conftest.load("py")
 
 LIMITS = Limits(message=1 << 20)
+CORPUS = TESTS / "data" / "fuzz" / "corpus.tar.xz"
 
 
 def outcome(work: Callable[[], Any]) -> Any:
@@ -47,8 +85,8 @@ def outcome(work: Callable[[], Any]) -> Any:
         return work()
     except DecodeError as error:
         return type(error).__name__, str(error), error.offset, error.path
-    except LocalProtocolError as error:
-        return "LocalProtocolError", str(error)
+    except (EncodeError, LocalProtocolError) as error:
+        return type(error).__name__, str(error)
 
 
 def same(target: Callable[[SimpleNamespace, bytes, str], Any], data: bytes, order: str) -> None:
@@ -200,31 +238,276 @@ def stored(data: bytes, order: str) -> None:
             pass
 
 
+CODECS = ("", *codecs.DECODERS, "unknown")
+MOST = 1 << 20  # bytes of a frame
+GUARD = 64
+
+
+def frame(data: bytes, order: str) -> None:
+    """A compressed frame: its codec, element type and dimensions, then the data. Nothing is written outside of the array."""
+    if len(data) < 4 + 2 * (data[2] % 5):
+        return
+    ndim, given, payload = data[2] % 5, data[3], data[4 + 2 * (data[2] % 5) :]
+    sizes = [int.from_bytes(data[4 + 2 * i : 6 + 2 * i], "little") for i in range(ndim)]
+    value = Value(ndarray.NTNDArray().type)
+    value["value"] = UnionValue("ubyteValue", np.frombuffer(payload, np.uint8))
+    value["codec"] = {"name": CODECS[data[0] % len(CODECS)], "parameters": AnyValue("int32", data[1] % 12)}
+    value["dimension"] = [{"size": size} for size in sizes]
+    value["compressedSize"] = len(payload) if given & 1 else 0
+    tracemalloc.start()
+    try:
+        made = ndarray.Frame(value, byteorder=order, max_bytes=MOST)  # type: ignore[arg-type]
+        room = np.full(made.nbytes + 2 * GUARD, 0x5A, np.uint8)
+        try:
+            made.decode(room[GUARD:-GUARD].view(made.dtype))
+        finally:
+            if (room[:GUARD] != 0x5A).any() or (room[-GUARD:] != 0x5A).any():
+                raise AssertionError("written outside of the array")
+        if made.data.shape != made.shape or made.data.nbytes != made.nbytes:
+            raise AssertionError(f"{made.data.shape} for dimensions {made.shape}")
+    except FrameError:
+        pass
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    room_for = min(MOST, 8 * math.prod(sizes)) if sizes else len(payload)
+    if peak > 4 * (room_for + len(payload)) + (1 << 20):
+        raise AssertionError(f"{peak} bytes for {len(payload)} and dimensions {sizes}")
+
+
+def rows(data: bytes, order: str) -> Iterator[tuple[bytes, int]]:
+    """Bytes, cut: how often, two bytes of length, so many bytes."""
+    at, total = 0, 0
+    while at + 3 <= len(data) and total < 200:
+        times, size = data[at] % 8 + 1, int.from_bytes(data[at + 1 : at + 3], "little")
+        yield data[at + 3 : at + 3 + size], times
+        at, total = at + 3 + size, total + times
+
+
+def plain(cell: Any) -> Any:
+    """A cell or a column, in a form that can be compared."""
+    if isinstance(cell, np.ndarray):
+        return cell.dtype.str, cell.shape, cell.tobytes()
+    if isinstance(cell, list | tuple):
+        return [plain(one) for one in cell]
+    if isinstance(cell, ElementColumns):
+        return plain(cell.present), [(name, plain(cell[name])) for name in cell.fields]
+    return repr(cell)
+
+
+def columns(twin: SimpleNamespace, data: bytes, order: str) -> Any:
+    """A type description and updates of it, into columns: in one batch, some of them several times; and their losses."""
+    codec = twin.codec.Codec(limits=LIMITS)
+    type, at = codec.decode_type(data, byteorder=order)
+    if type is None:
+        return None
+    flags = 0x80 if order == "big" else 0
+    batch = [
+        twin.framing.Message(flags=flags, command=13, data=bytes(5) + body)
+        for body, times in rows(data[at:], order)
+        for _ in range(times)
+    ]
+    into = twin.columns.Columns(type, codec=codec)
+    added = outcome(lambda: into.add(batch, range(len(batch))))
+    kept = into.take() if len(batch) & 1 else into
+    cells = [plain(tried(lambda name=name: kept[name])) for name in kept.fields]
+    came = [plain(tried(lambda name=name: (kept.changed(name), kept.overrun(name)))) for name in kept.fields]
+    bits = [kept.changed_bits(i) for i in range(len(kept))]
+    return added, len(kept), cells, came, bits, plain(kept.time), plain(kept.received)
+
+
+def tried(work: Callable[[], Any]) -> Any:
+    """What it gives, or KeyError: of two members that share a dotted name ('a.b'), one cannot be named."""
+    try:
+        return work()
+    except KeyError as error:
+        return repr(error)
+
+
+def losses(twin: SimpleNamespace, data: bytes, order: str) -> Any:
+    """A type description and updates of it, accounted for."""
+    codec = twin.codec.Codec(limits=LIMITS)
+    type, at = codec.decode_type(data, byteorder=order)
+    if type is None:
+        return None
+    account, base, found = twin.losses.Losses(), None, []
+    flags = 0x80 if order == "big" else 0
+    for body, times in rows(data[at:], order):
+        message = twin.framing.Message(flags=flags, command=13, data=bytes(5) + body)
+        base, overrun, _ = codec.decode_monitor(type, message, base)
+        for _ in range(times):
+            account.add(twin.monitor.Update(None, message, base, overrun, len(found)))
+            found.append(repr(account))
+    return found, str(account)
+
+
+def projection(twin: SimpleNamespace, data: bytes, order: str) -> Any:
+    """A type description, some fields of it, a value and an update over that; the errors are those of decoding the whole."""
+    codec = twin.codec.Codec(limits=LIMITS)
+    type, at = codec.decode_type(data, byteorder=order)
+    if type is None or len(data) < at + 2:
+        return None
+    chosen, at = int.from_bytes(data[at : at + 2], "little"), at + 2
+    names: list[str] = []
+    for node, name in enumerate(type.names):
+        element = type.node(node).element
+        inside = () if element is None else element.names[1:]
+        names += [name, *(f"{name}.{inner}" if name else inner for inner in inside)]
+    wanted = [name for i, name in enumerate(names[:1000]) if chosen >> i % 16 & 1]
+    some = twin.projection.Projection(type, wanted, strict=False)
+
+    def work(kind: Any) -> Any:
+        codec = twin.codec.Codec(limits=LIMITS)
+        value, end = codec.decode(kind, data, at, byteorder=order)
+        base = value if isinstance(value, twin.value.Value) else None
+        value, end = codec.decode_update(kind, data, end, base=base, byteorder=order)
+        return "ok", end, value
+
+    part, whole = outcome(lambda: work(some)), outcome(lambda: work(type))
+    if part[:2] != whole[:2] and not (part[0] == "LimitExceeded" and "Limits.expansion" in part[1]):
+        raise AssertionError(f"projected {part!r}, whole {whole!r}")
+    if part[0] != "ok":
+        return part
+    cells = [plain(tried(lambda name=name: part[2][name])) for name in some.fields]
+    return part[1], list(part[2].changed), some.fields, cells, repr(part[2])
+
+
+def type_text(twin: SimpleNamespace, data: bytes, order: str) -> Any:
+    """A type as text, which must survive being written, in both forms."""
+    type = twin.introspection.FieldDesc.parse(data.decode("utf-8", "surrogateescape"))
+    forms = [str(type), type.format("pvinfo"), type.format("short")]
+    for form in forms[:2]:
+        if (again := twin.introspection.FieldDesc.parse(form)) != type:
+            raise AssertionError(f"{form!r} reads back as {again}")
+    return forms
+
+
+def request_text(data: bytes, order: str) -> None:
+    """A pvRequest as text, which must survive being written."""
+    try:
+        found = Request.parse(data.decode("utf-8", "surrogateescape"), limits=LIMITS)
+    except EncodeError:
+        return
+    if Request.parse(str(found)) != found:
+        raise AssertionError(f"{str(found)!r} reads back as another request than {found!r}")
+    made = found.to_value()
+    if Request.read(made).to_value() != made:
+        raise AssertionError(f"{str(found)!r} becomes {str(Request.read(made))!r} as a structure")
+    selected(found)
+
+
+def pv_request(data: bytes, order: str) -> None:
+    """A pvRequest as a client sends it."""
+    try:
+        value, _ = active.Codec(limits=LIMITS).decode_any(data, byteorder=order)
+        found = Request.read(value)
+    except DecodeError:
+        return
+    str(found)
+    selected(found)
+
+
+def selected(found: Request) -> None:
+    """What it selects of an NTNDArray; nothing at all is an EncodeError."""
+    for which in ("field", "putField", "getField"):
+        try:
+            request.select(ndarray.NTNDArray().type, found, which)
+        except EncodeError:
+            pass
+
+
+class Told(logging.Handler):
+    """An error that the library catches and tells in its log is a finding, too."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            raise AssertionError(record.getMessage())
+
+
+@cache
+def network() -> tuple[Searcher, Discovery]:
+    """A client's search and a server's discovery, on a loop that stands still and sockets that send nothing."""
+
+    def send(self: udp.UdpSocket, data: bytes, endpoint: Any) -> None:
+        if len(data) > 65_507:
+            raise AssertionError(f"a datagram of {len(data)} bytes")
+
+    udp.UdpSocket.send = send  # type: ignore[method-assign]
+    loop = datagrams.VirtualLoop()
+    free = datagrams.Udp()
+    free.close()
+    there = {"intf_addr_list": "127.0.0.1", "auto_addr_list": False, "broadcast_port": free.port}
+    searcher = Searcher(loop, ClientConfig(addr_list="127.0.0.1:9", **there))
+    searcher.beacons(repr)
+    searcher.discover(repr)
+    discovery = Discovery(loop, ServerConfig.isolated(), datagrams.GUID, 5075, lambda name: "e" in name)
+    return searcher, discovery
+
+
+def datagram(data: bytes, order: str) -> None:
+    """A datagram that comes to the port of searches and beacons, and as an answer. The first byte tells where from."""
+    if not data:
+        return
+    searcher, discovery = network()
+    source = (("127.0.0.1", 5076), ("203.0.113.5", 1), ("fe80::1%eth0", 9))[data[0] % 3]
+    destination = ("127.0.0.1", "", None)[data[0] // 3 % 3]
+    searches = [searcher.find(name, lambda address, guid: None) for name in ("one", "two")]
+    for cid, search in zip(b"12", searches, strict=True):  # an answer can name them
+        searcher._searches[cid] = search
+        search.tries = 1
+    for listener in (searcher._listener, discovery._listener):
+        assert listener is not None
+        for sock in listener._hosts:
+            listener._received(data[1:], source, destination, sock)
+            searcher._datagram(data[1:], source, destination, sock)
+    for search in searches:
+        search.cancel()
+    for cid in b"12":
+        searcher._searches.pop(cid)
+    searcher._servers.expire(math.inf)
+
+
+def both(target: Callable[[SimpleNamespace, bytes, str], Any]) -> Callable[[bytes, str], None]:
+    """A target for each twin, as one that compares them."""
+
+    def compared(data: bytes, order: str) -> None:
+        same(target, data, order)
+
+    compared.__name__ = target.__name__
+    return compared
+
+
 TARGETS: list[Callable[[bytes, str], None]] = [
-    *(lambda data, order, target=target: same(target, data, order) for target in (decode_type, decode_any)),
-    *(
-        lambda data, order, target=target: same(target, data, order)
-        for target in (decode_update, decode_bitset)
-    ),
-    lambda data, order: same(frames, data, order),
-    message,
-    client,
-    server,
-    observer,
-    capture,
-    stored,
+    *map(both, (decode_type, decode_any, decode_update, decode_bitset, frames)),
+    *(message, client, server, observer, capture, stored),
+    *(frame, both(columns), both(projection), both(losses)),
+    *(datagram, both(type_text), request_text, pv_request),
 ]
 TYPE, ANY, UPDATE, BITSET, STREAM, MESSAGE, CLIENT, SERVER, OBSERVER, CAPTURE, ARCHIVE = range(11)
+FRAME, COLUMNS, PROJECTION, LOSSES, DATAGRAM, TYPE_TEXT, REQUEST_TEXT, PV_REQUEST = range(11, len(TARGETS))
+NAMES = [target.__name__ for target in TARGETS]
 
 
-def one_input(data: bytes) -> None:
+def target_of(data: bytes) -> int:
+    """The target that an input is for. What is no place counts from the start, as when there were ten."""
+    chosen = data[0] & 0x7F
+    return chosen if chosen < len(TARGETS) else chosen % 10
+
+
+def one_input(data: bytes, only: frozenset[int] = frozenset(range(len(TARGETS)))) -> None:
     """What libFuzzer calls."""
-    if data:
-        TARGETS[(data[0] & 0x7F) % len(TARGETS)](data[1:], "big" if data[0] & 0x80 else "little")
+    if data and target_of(data) in only:
+        TARGETS[target_of(data)](data[1:], "big" if data[0] & 0x80 else "little")
 
 
 def seeds() -> Iterator[bytes]:
     """Inputs to start from."""
+    if CORPUS.exists():
+        with tarfile.open(CORPUS) as kept:
+            for member in kept.getmembers():
+                file = kept.extractfile(member)
+                assert file is not None
+                yield file.read()
 
     def seed(target: int, data: bytes, big: bool = False) -> bytes:
         return bytes([target | (0x80 if big else 0)]) + data
@@ -263,17 +546,125 @@ def seeds() -> Iterator[bytes]:
                 yield seed(OBSERVER, b"\xfe" + raw[:4096])
             elif "c2s" in path.name:
                 yield seed(SERVER, raw[:4096])
+    yield from (seed(DATAGRAM, bytes([i]) + data) for i, data in enumerate(datagram_seeds()))
+    for codec in CODECS[:-1]:
+        for shape, dtype, style in (
+            ((3, 5), "B", 1),
+            ((40, 30), "B", 1),
+            ((6, 7), "<u2", 3),
+            ((300,), "<f8", 9),
+        ):
+            if codec == "jpeg" and (dtype != "B" or len(shape) != 2):
+                continue
+            image = (np.arange(math.prod(shape)) % 200).astype(dtype).reshape(shape)
+            made = ndarray.encode(image, codec=codec)
+            sizes = b"".join(size.to_bytes(2, "little") for size in reversed(shape))
+            head = bytes([CODECS.index(codec), style, len(shape), 1]) + sizes
+            yield seed(FRAME, head + flat(made["value"].value))
+    place = TESTS / "data" / "bench_messages"
+    for name in ("nts", "ntsa", "ntsas", "tbl", "ntsmin"):
+        described = (place / f"{name}.init.msg").read_bytes()[14:]
+        updates = [
+            path.read_bytes()[13:] for path in sorted(place.glob(f"{name}.*.msg")) if "init" not in path.name
+        ]
+        for times in (0, 3):
+            body = b"".join(
+                bytes([times]) + len(raw).to_bytes(2, "little") + raw for raw in updates if len(raw) < 9000
+            )
+            yield seed(COLUMNS, described + body)
+            yield seed(LOSSES, described + body)
+    for fields, type in enumerate(TYPES, 0x1233):
+        fd = PY.introspection.FieldDesc.parse(type)
+        yield from (
+            seed(TYPE_TEXT, text.encode()) for text in (str(fd), fd.format("pvinfo"), fd.format("short"))
+        )
+        for order in ("little", "big"):
+            described = fd.to_bytes(order)
+            value = PY.codec.Codec().encode(PY.value.Value(fd), byteorder=order)
+            for chosen in (fields, 0xFFFF, 0):
+                rest = chosen.to_bytes(2, "little") + value + b"\x01\x01" + value
+                yield seed(PROJECTION, described + rest, order == "big")
+    for text in REQUESTS:
+        yield seed(REQUEST_TEXT, text.encode())
+        asked = active.Codec().encode_any(AnyValue(request.parse(text).type, request.parse(text)))
+        yield seed(PV_REQUEST, asked)
+
+
+TYPES = (
+    'struct "epics:nt/NTScalar:1.0" { double value; struct "alarm_t" { int32 severity; string message } alarm }',
+    "struct { struct[] { int32 size; int32 offset; bool reverse } dimension; string name; any a; any[] b }",
+    "struct { union { int8[] bytes; double d; string s } value; union[] { int8 x } u; double[3] f; string(5) t; int16<4> b }",
+    "struct { struct[] { string name; any value; struct { int64 t } time } attribute; int32 uniqueId; uint8[] raw }",
+)
+REQUESTS = (
+    "",
+    "value,alarm.severity",
+    "field(value,timeStamp.nanoseconds)",
+    "record[queueSize=4,pipeline=true]field(value)",
+    "putField(value)getField(alarm,timeStamp)",
+    "field(value[algorithm=onChange,causeMonitor=true],dimension{size,offset})",
+    'record[process=true,block="a b"]field()',
+)
+
+
+def flat(array: Any) -> bytes:
+    """The bytes of an array."""
+    return bytes(np.ascontiguousarray(array).tobytes())
+
+
+def datagram_seeds() -> Iterator[bytes]:
+    """Datagrams of every kind."""
+    here = datagrams.mapped("127.0.0.1")
+    one, two = ((cid, name) for cid, name in zip(b"12", ("one", "two"), strict=True))
+    for order in "><":
+        for flags in (0, 1, 0x80, 0x81):
+            yield datagrams.search(one, two, flags=flags, port=5076, order=order)
+        yield datagrams.search(one, address=here, port=5076, order=order)
+        yield datagrams.search(protocols=(), flags=1, port=5076, order=order)
+        yield datagrams.response(*b"12", order=order)
+        yield datagrams.response(0x32, guid=bytes(12), address=here, order=order)
+        yield datagrams.response(found=0, order=order)
+    yield datagrams.beacon()
+    yield datagrams.beacon(address=here, sequence=3, changes=1)
+    yield datagrams.origin_tag(here) + datagrams.search(one, address=here, port=5076)
+    yield datagrams.beacon() + datagrams.search(one) + datagrams.response(0x31)
+
+
+def keep(place: Path) -> None:
+    """Reduce the inputs in a directory to those that reach something of their own, the smallest of them, and archive them."""
+    with tempfile.TemporaryDirectory() as smallest:
+        merge = [sys.executable, __file__, "-merge=1", "-verbosity=0", smallest, str(place)]
+        subprocess.run(merge, check=True)
+        found = sorted(
+            (path.read_bytes() for path in Path(smallest).iterdir()), key=lambda data: (data[0], data)
+        )
+    CORPUS.parent.mkdir(exist_ok=True)
+    with tarfile.open(CORPUS, "w:xz", preset=9) as archive:
+        for data in found:
+            entry = tarfile.TarInfo(f"{NAMES[target_of(data)]}/{hashlib.sha1(data).hexdigest()[:12]}")
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    print(f"{len(found)} inputs, {CORPUS.stat().st_size} bytes in {CORPUS}")
 
 
 def main() -> None:
     """Write the seeds and let libFuzzer work."""
+    if sys.argv[1:2] == ["--keep"]:
+        keep(Path(sys.argv[2]))
+        return
+    chosen = [argument[7:].split(",") for argument in sys.argv[1:] if argument.startswith("--only=")]
+    only = frozenset(map(NAMES.index, chosen[0] if chosen else NAMES))
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    named = [argument for argument in arguments if not argument.startswith("-")]
+    options = [argument for argument in arguments if argument.startswith("-")]
+    logging.getLogger("pvafast").addHandler(Told())
     with tempfile.TemporaryDirectory() as corpus:
-        for i, data in enumerate(seeds()):
-            Path(corpus, f"{i:05}").write_bytes(data)
-        # New inputs go to the first directory: the user's, where one is given.
-        named = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-        options = [argument for argument in sys.argv[1:] if argument.startswith("-")]
-        atheris.Setup([sys.argv[0], "-max_len=16384", *options, *named, corpus], one_input)
+        if "-merge=1" not in options and not any(Path(name).is_file() for name in named):
+            for i, data in enumerate(seeds()):
+                if target_of(data) in only:
+                    Path(corpus, f"{i:05}").write_bytes(data)
+            named.append(corpus)  # behind the user's own, if one is named: new inputs go to the first
+        atheris.Setup([sys.argv[0], "-max_len=16384", *options, *named], lambda data: one_input(data, only))
         atheris.Fuzz()
 
 

@@ -63,6 +63,10 @@ def test_big_endian_ids(codec: Any) -> None:
         (b"\xfc\x01\x00\x00\x00\x00\x00\x22", "tagged type id"),
         (b"\x80\x00\x01\x01a\xff", "null type where a type is needed at `a`, offset 5"),
         (b"\x80\x00\x02\x01a\x22\x01a\x22", "duplicate member name 'a' at offset 6"),
+        # An empty name in each of its forms on the wire: of no bytes, null, of a long size.
+        (b"\x80\x00\x02\x00\x22\xff\x22", "duplicate member name '' at offset 5"),
+        (b"\x80\x00\x02\xff\x22\xfe\0\0\0\0\x22", "duplicate member name '' at offset 5"),
+        (b"\x80\x00\x02\xfe\0\0\0\0\x22\x00\x22", "duplicate member name '' at offset 9"),
         (b"\x88\x22", "structure array of something else (code 0x22) at offset 1"),
         (b"\x89\x80\x00\x00", "union array of something else (code 0x80) at offset 1"),
         (b"\x01", "unknown type code 0x01"),

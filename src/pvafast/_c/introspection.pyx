@@ -1021,7 +1021,7 @@ cdef FieldDesc read_members(Cursor* c, _TypeIds ids, Parse* state, int code, siz
     cdef const uint8_t* pos
     cdef const uint8_t* ends[FEW]  # of the names: their last bytes
     cdef size_t sizes[FEW]
-    cdef size_t n, i, k, size
+    cdef size_t n, i, k, size, alike
     cdef uint64_t met = 0  # a bit each for what sizes and bytes there were
     cdef uint64_t bit
     cdef FieldDesc made
@@ -1056,7 +1056,9 @@ cdef FieldDesc read_members(Cursor* c, _TypeIds ids, Parse* state, int code, siz
         else:
             size = <size_t>(c.pos - pos)
             size -= 5 if pos[0] == 0xFE else 1
-            bit = <uint64_t>1 << ((size * 29 + (c.pos - 1)[0] * 7 + (c.pos - 1 - size // 2)[0]) & 63)
+            # An empty name has three forms on the wire, and no last byte.
+            alike = size * 29 + (c.pos - 1)[0] * 7 + (c.pos - 1 - size // 2)[0] if size else 0
+            bit = <uint64_t>1 << (alike & 63)
             if met & bit:
                 for k in range(i):
                     if sizes[k] == size and memcmp(ends[k] - size, c.pos - size, size) == 0:
