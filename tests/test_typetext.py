@@ -391,10 +391,10 @@ def test_node_limit() -> None:
     ids=range(10),
 )  # fmt: skip
 def test_hostile_text_is_refused_soon(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(EncodeError):
         parse(text)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 10  # work that grows with the square would take hours
 
 
 # Properties.
