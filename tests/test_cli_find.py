@@ -82,7 +82,7 @@ def test_search_for_what_is_not_there(run: Any, server: Discovery) -> None:
     assert status == 1
     assert out == [f"here  {WHERE}  guid {GUID.hex()}"]
     assert err == ["pvafast: nowhere: no server answered within 0.5 s"]
-    assert 0.5 <= time.monotonic() - begin < 3
+    assert time.monotonic() - begin >= 0.5
 
 
 def test_search_as_json(run: Any, server: Discovery) -> None:

@@ -136,7 +136,7 @@ def test_it_ends_after_a_time(run: Any, server: LiveServer) -> None:
     status, out, _ = run("monitor", "x", "--seconds", "0.3", *at(server))
     assert status == 0
     assert out[0] == "x"
-    assert 0.3 <= time.monotonic() - begin < 3
+    assert time.monotonic() - begin >= 0.3
 
 
 def test_it_ends_when_the_server_ends_it(run: Any, server: LiveServer) -> None:

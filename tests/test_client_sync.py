@@ -71,7 +71,7 @@ def test_threads_that_wait_do_not_hold_up_others(client: Client, server: LiveSer
 
     def wait_in_vain() -> None:
         with pytest.raises(OperationTimeout):
-            client.get("pv2", timeout=1.0)
+            client.get("pv2", timeout=5.0)
 
     waits = [
         threading.Thread(target=lambda: got.append(subscription.next(10)), daemon=True),
@@ -82,7 +82,7 @@ def test_threads_that_wait_do_not_hold_up_others(client: Client, server: LiveSer
     time.sleep(0.05)
     start = time.monotonic()
     assert [client.get("pv3") for _ in range(20)] == [3.0] * 20
-    assert time.monotonic() - start < 0.9
+    assert time.monotonic() - start < 4.5
     server.post("pv1", Value(NT_DOUBLE, {"value": 8.0}))
     assert until(lambda: got)
     assert got[0].value == 8.0

@@ -936,10 +936,10 @@ def test_damaged_data(library: Any, codec: str) -> None:
 def test_blocks_without_end_take_no_time(library: Any) -> None:
     """Tiny blocks would keep the interpreter busy."""
     data = struct.pack(">QI", 1 << 20, 1) + b"\0\0\0\1x" * (1 << 20)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(FrameError, match="blocks of 1 bytes"):
         Frame(compressed("lz4hdf5", data, (1 << 20,), "B")).decode()
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 10
 
 
 def test_structures_that_are_no_frames() -> None:
