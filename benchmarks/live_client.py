@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .messages import update
@@ -271,6 +271,10 @@ GROUPS: dict[str, tuple[list[str], dict[str, tuple[Callable[..., float], tuple[A
 }
 
 
+# Who is not pvafast's client.
+OTHERS = {"bare socket": "socket", "p4p": "p4p", "spvirit": "spvirit"}
+
+
 def child(group: str, name: str, address: str) -> float:
     command = [sys.executable, "-m", "benchmarks.live_client", "--one", group, name, address]
     return float(
@@ -294,6 +298,16 @@ def measure(group: str, rounds: int) -> dict[str, list[float]]:
     finally:
         process.kill()
         process.wait()
+
+
+def figures(rounds: int) -> Iterator[tuple[str, str, list[float]]]:
+    """For `python -m benchmarks`: what, subject, ns of one (of CPU time where it says so) by rounds."""
+    for group in GROUPS:
+        for name, values in measure(group, rounds).items():
+            subject, _, way = OTHERS.get(name, f"c: {name}").partition(": ")
+            busy = group.startswith("CPU")
+            ns = [1e9 * value / (10 * MANY) if busy else 1e9 / value for value in values]
+            yield ": ".join(filter(None, [f"client, {group}", way])), subject, ns
 
 
 def main() -> None:

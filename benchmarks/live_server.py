@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from pvafast import ClientConnection, messages, request
@@ -94,6 +95,7 @@ SUBJECTS = {
     "pvafast, thread": (PVAFAST, "thread"),
     "p4p": (P4P,),
 }
+WHAT = ("scalar", "512", "2048")
 SCALAR_BYTES = 37  # an update of NTScalar: value, seconds and nanoseconds
 EXTRA_BYTES = 161  # what is about the pixels of a frame
 
@@ -174,21 +176,37 @@ def measure(script: str, *arguments: object, size: int | None = None, seconds: f
         process.communicate()
 
 
+def rates(what: str, rounds: int, seconds: float) -> tuple[int, dict[str, list[float]]]:
+    """Bytes of an update of "scalar" or of frames of a side; updates a second by rounds."""
+    size = SCALAR_BYTES if what == "scalar" else int(what) ** 2 * 2 + EXTRA_BYTES
+    found: dict[str, list[float]] = {"bare socket": [], **{name: [] for name in SUBJECTS}}
+    for _ in range(rounds):
+        found["bare socket"].append(measure(BARE, size, size=size, seconds=seconds))
+        for name, (script, *arguments) in SUBJECTS.items():
+            found[name].append(measure(script, what, *arguments, seconds=seconds))
+    return size, found
+
+
+def figures(rounds: int) -> Iterator[tuple[str, str, list[float]]]:
+    """For `python -m benchmarks`: what, subject, ns of one update by rounds."""
+    for what in WHAT:
+        kind = "scalar updates" if what == "scalar" else f"frames of {what}×{what} uint16"
+        for name, found in rates(what, rounds, 1.0)[1].items():
+            ours, _, way = name.partition(", ")
+            subject = {"pvafast": "c", "bare socket": "socket"}.get(ours, ours)
+            yield ": ".join(filter(None, [f"server, {kind}", way])), subject, [1e9 / rate for rate in found]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     options = parser.parse_args()
-    for what in ("scalar", "512", "2048"):
-        size = SCALAR_BYTES if what == "scalar" else int(what) ** 2 * 2 + EXTRA_BYTES
-        found: dict[str, list[float]] = {"bare socket": [], **{name: [] for name in SUBJECTS}}
-        for _ in range(options.rounds):
-            found["bare socket"].append(measure(BARE, size, size=size, seconds=options.seconds))
-            for name, (script, *arguments) in SUBJECTS.items():
-                found[name].append(measure(script, what, *arguments, seconds=options.seconds))
+    for what in WHAT:
+        size, found = rates(what, options.rounds, options.seconds)
         most = statistics.median(found["bare socket"])
-        for name, rates in found.items():
-            rate = statistics.median(rates)
+        for name, values in found.items():
+            rate = statistics.median(values)
             print(
                 f"{what:8}{name:20}{rate:12,.0f} /s {rate * size / 1e9:8.2f} GB/s {rate / most:8.3f} × bare"
             )

@@ -25,7 +25,7 @@ from typing import Any
 
 from .subjects import TWINS, Work, prepare
 
-KEPT = 20_000  # messages, for the memory that they take
+KEPT = 2000  # messages, for the memory that they take
 MOST = 64_000_000  # bytes; fewer messages where they would take more
 COUNTED = 5  # runs, for instructions
 

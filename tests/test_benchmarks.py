@@ -172,7 +172,7 @@ def test_pages_get_tables_between_their_markers_and_charts_beside(
     untouched.write_text("no markers")
     written = report.write(result, [page, untouched], tmp_path / "charts")
     text = page.read_text()
-    assert text.startswith("before\n<!-- live:begin -->\n| live")
+    assert text.startswith("before\n<!-- live:begin -->\n| on 127.0.0.1")
     assert text.endswith("\n<!-- live:end -->\nafter\n")
     assert "old" not in text
     assert {path.name for path in written} == {
