@@ -669,6 +669,20 @@ def test_enums_are_their_choices(backend: SimpleNamespace) -> None:
     assert list(frame["value"].cat.categories) == ["c", "off", "on"]
 
 
+def test_pandas_of_bytes_that_are_no_text(backend: SimpleNamespace) -> None:
+    """They are kept, in strings, names and choices."""
+    pytest.importorskip("pandas")
+    fd = backend.introspection.FieldDesc.structure(
+        "", {"s": "string", "t\udcff": "string", "e": {"index": "int32", "choices": "string[]"}}
+    )
+    columns = backend.columns.Columns(fd)
+    # 0 root, 1 s, 2 t, 3 e, 4 index, 5 choices
+    columns.add([monitor(backend, update(1, b"\x01\xff\x01a" + bytes(4) + b"\x01\x02b\xff"))] * 2)
+    frame = columns.to_pandas()
+    assert list(frame) == ["s", "t\udcff", "e.index", "e"]
+    assert [frame[name].tolist() for name in frame] == [["\udcff"] * 2, ["a"] * 2, [0] * 2, ["b\udcff"] * 2]
+
+
 def test_arrow_of_bytes_that_are_no_text(backend: SimpleNamespace, nt: Any) -> None:
     """Arrow has UTF-8 only: what is none becomes U+FFFD."""
     pa = pytest.importorskip("pyarrow")

@@ -464,6 +464,25 @@ def test_tables_as_those_of_arrow() -> None:
     assert table.to_pylist() == [{"x": 1.5, "n": 1, "s": "a", "ok": True}]
 
 
+def test_strings_that_are_not_utf8_in_tables() -> None:
+    """Servers send any bytes: a table of pandas keeps them, one of pyarrow has U+FFFD for them; empty columns keep their type."""
+    nt = NTTable({"s": "string", "x": "double"}, labels=["S\udcfe", "X"])
+    some = read(sent(nt.wrap({"s": ["a", "b\udcff"], "x": [1.5, 2.5]})))
+    none = read(sent(nt.wrap({"s": [], "x": []})))
+    pandas = pytest.importorskip("pandas")
+    frame = some.to_pandas()
+    assert list(frame.columns) == ["S\udcfe", "X"]
+    assert frame["S\udcfe"].tolist() == ["a", "b\udcff"]
+    assert nt.wrap(some.to_pandas(labels=False)) == nt.wrap(some)
+    empty = none.to_pandas(labels=False)
+    assert pandas.api.types.is_string_dtype(empty["s"].dtype)
+    assert empty["x"].dtype == np.float64
+    pytest.importorskip("pyarrow")
+    table = some.to_arrow()
+    assert table.to_pydict() == {"S\ufffd": ["a", "b\ufffd"], "X": [1.5, 2.5]}
+    assert [str(field.type) for field in none.to_arrow().schema] == ["string", "double"]
+
+
 def test_matrices() -> None:
     nt = NTMatrix(display=True)
     x = read(sent(nt.wrap([[1, 2, 3], [4, 5, 6]], units="mm")))

@@ -50,20 +50,48 @@ def as_numpy(columns: Columns) -> Any:
     return table
 
 
-def as_pandas(columns: Columns) -> Any:
-    """A pandas.DataFrame of all columns by time: arrays are objects in it, enums a Categorical."""
+def valid(text: str) -> str:
+    """A string that can be UTF-8: other bytes, which surrogateescape kept, become U+FFFD."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def pandas_texts(texts: list[Any], index: Any = None) -> Any:
+    """Strings and None as a pandas.Series: of str, or where one is not UTF-8, which pandas 3 cannot hold in it, of objects."""
     import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
+    try:
+        return pandas.Series(texts, index, dtype="str")
+    except UnicodeEncodeError:
+        return pandas.Series(texts, index, dtype=object)
+
+
+def pandas_frame(columns: list[Any], names: list[str], index: Any = None) -> Any:
+    """A pandas.DataFrame of columns under these names, which can be the same, or not UTF-8."""
+    import pandas
+
+    frame = pandas.DataFrame(dict(enumerate(columns)), index=index)
+    frame.columns = pandas.Index(names, dtype=pandas_texts(names).dtype)
+    return frame
+
+
+def as_pandas(columns: Columns) -> Any:
+    """A pandas.DataFrame of all columns by time: arrays are objects in it, enums a Categorical."""
+    import pandas
+
     found = {}
+    index = _index(pandas, columns)
     for name in columns.fields:
         enum = _enum(columns, name)
         if enum == name:
             continue  # its choice stands for both
         column = columns[name]
-        found[name] = column if isinstance(column, np.ndarray) and column.ndim == 1 else list(column)
+        if columns.type[name].code in (STRING, BOUNDED_STRING):
+            found[name] = pandas_texts(column, index)
+        else:
+            found[name] = column if isinstance(column, np.ndarray) and column.ndim == 1 else list(column)
         if enum:
-            found[enum.rpartition(".")[0]] = pandas.Categorical(_choices(columns, name, enum))
-    return pandas.DataFrame(found, index=_index(pandas, columns))
+            found[enum.rpartition(".")[0]] = pandas.Categorical(pandas_texts(_choices(columns, name, enum)))
+    return pandas_frame(list(found.values()), list(found), index)
 
 
 def _index(pandas: Any, columns: Columns) -> Any:
@@ -80,9 +108,9 @@ def as_arrow(columns: Columns) -> Any:
     except ImportError:
         raise ImportError("to_arrow() needs nanoarrow: pip install 'pvafast[arrow]'") from None
 
-    def array(schema: Any, length: int, buffers: list[Any], *children: Any, valid: Any = None) -> Any:
-        nulls = 0 if valid is None else length - int(valid.sum())
-        bits = np.packbits(valid, bitorder="little") if nulls else None
+    def array(schema: Any, length: int, buffers: list[Any], *children: Any, there: Any = None) -> Any:
+        nulls = 0 if there is None else length - int(there.sum())
+        bits = np.packbits(there, bitorder="little") if nulls else None
         return na.c_array_from_buffers(schema, length, [bits, *buffers], null_count=nulls, children=children)
 
     def numbers(values: Any) -> Any:
@@ -90,12 +118,12 @@ def as_arrow(columns: Columns) -> Any:
             return array(na.bool_(), len(values), [np.packbits(values, bitorder="little")])
         return array(getattr(na, values.dtype.name)(), len(values), [np.ascontiguousarray(values)])
 
-    def texts(items: list[str], valid: Any = None) -> Any:
-        raw = [item.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode() for item in items]
-        return array(na.large_string(), len(raw), [_ends(raw), b"".join(raw)], valid=valid)
+    def texts(items: list[str], there: Any = None) -> Any:
+        raw = [valid(item).encode() for item in items]
+        return array(na.large_string(), len(raw), [_ends(raw), b"".join(raw)], there=there)
 
     def stamps(values: Any) -> Any:
-        return array(na.timestamp("ns", "UTC"), len(values), [values], valid=values != 0)
+        return array(na.timestamp("ns", "UTC"), len(values), [values], there=values != 0)
 
     def made_of(name: str) -> Any:
         type, column = columns.type[name], columns[name]
@@ -124,8 +152,8 @@ def as_arrow(columns: Columns) -> Any:
         if enum and enum != name:
             chosen = _choices(columns, name, enum)
             there = np.array([choice is not None for choice in chosen], np.bool_)
-            found[enum.rpartition(".")[0]] = texts([choice or "" for choice in chosen], valid=there)
-    schema = na.struct({name: made.schema for name, made in found.items()})
+            found[enum.rpartition(".")[0]] = texts([choice or "" for choice in chosen], there)
+    schema = na.struct({valid(name): made.schema for name, made in found.items()})
     return na.Array(array(schema, len(columns), [], *found.values()))
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import numpy as np
 
 from .. import _backend
+from .._columntext import pandas_frame, pandas_texts, valid
 from ..errors import NormativeError
 from .meta import Meta, number, stamp_ns, stamp_s, whole
 
@@ -158,16 +159,19 @@ class Table(Meta, dict[str, Any]):
 
         Raises NormativeError if the columns differ in length, ImportError where pandas is not installed.
         """
-        frame = import_module("pandas").DataFrame(dict(enumerate(self._checked())))
-        frame.columns = list(self.labels if labels else self)
-        return frame
+        columns = [pandas_texts(column) if isinstance(column, list) else column for column in self._checked()]
+        return pandas_frame(columns, list(self.labels if labels else self))
 
     def to_arrow(self, *, labels: bool = True) -> Any:
-        """A pyarrow.Table, as for `to_pandas`; needs pyarrow."""
+        """A pyarrow.Table, as for `to_pandas`; needs pyarrow. Bytes of strings that are not UTF-8 become U+FFFD."""
         pyarrow: Any = import_module("pyarrow")
-        return pyarrow.table(
-            [pyarrow.array(column) for column in self._checked()], names=list(self.labels if labels else self)
-        )
+        columns = [
+            pyarrow.array(map(valid, column), pyarrow.string())
+            if isinstance(column, list)
+            else pyarrow.array(column)
+            for column in self._checked()
+        ]
+        return pyarrow.table(columns, names=[valid(name) for name in (self.labels if labels else self)])
 
     def _checked(self) -> list[Any]:
         if len({len(column) for column in self.values()}) > 1:
