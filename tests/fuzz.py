@@ -245,7 +245,7 @@ GUARD = 64
 
 def frame(data: bytes, order: str) -> None:
     """A compressed frame: its codec, element type and dimensions, then the data. Nothing is written outside of the array."""
-    if len(data) < 4 + 2 * (data[2] % 5):
+    if len(data) < 4 or len(data) < 4 + 2 * (data[2] % 5):
         return
     ndim, given, payload = data[2] % 5, data[3], data[4 + 2 * (data[2] % 5) :]
     sizes = [int.from_bytes(data[4 + 2 * i : 6 + 2 * i], "little") for i in range(ndim)]

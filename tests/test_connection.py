@@ -15,9 +15,11 @@ from pvafast import (
     Codec,
     DecodeError,
     FieldDesc,
+    LimitExceeded,
     Limits,
     LocalProtocolError,
     ProtocolError,
+    RemoteError,
     Update,
     Value,
     messages,
@@ -1043,3 +1045,67 @@ def test_what_is_behind_a_value_that_was_got() -> None:
     pair.client.receive_data(raw[:4] + (len(raw) - 8 + 3).to_bytes(4, "little") + raw[8:] + b"abc")
     (event,) = pair.client.events()
     assert (event.message.value["value"], event.message.trailing) == (1.0, b"abc")
+
+
+def small_pair() -> Pair:
+    """The server takes messages of 1 MiB."""
+    return Pair(limits=Limits(message=1 << 20))
+
+
+def test_what_a_client_makes_the_server_hold_is_bounded() -> None:
+    """pvRequests and requests that wait: as much as Limits.message and 1 MiB; more is refused, and what has ended makes room."""
+    pair = small_pair()
+    sid, cid = pair.open()
+    large = Value(FieldDesc.structure("", {"x": "string"}), {"x": "y" * 600_000})
+
+    def accepted(message: Any) -> bool:
+        before = len(pair.asked)
+        pair.from_client(message)
+        if len(pair.asked) > before:
+            return True
+        text = r"^ERROR: requests of more than 1048576 bytes are open \(Limits.message\)$"
+        with pytest.raises(RemoteError, match=text):
+            pair.told[-1].message.status.raise_for_status()
+        return False
+
+    def get(ioid: int) -> messages.GetInit:
+        return messages.GetInit(sid=sid, ioid=ioid, request=large)
+
+    assert [accepted(get(ioid)) for ioid in (1, 2, 3, 4)] == [True, True, True, False]
+    pair.from_client(messages.DestroyRequest(sid=sid, ioid=2))
+    assert [accepted(get(ioid)) for ioid in (5, 6)] == [True, False]
+    for ioid in (7, 8):
+        assert accepted(messages.RpcInit(sid=sid, ioid=ioid, request=None))  # there is room for small ones
+        pair.from_server(messages.RpcInitReply(ioid=ioid))
+    call = messages.Rpc(sid=sid, ioid=7, value=large)
+    assert not accepted(call)
+    pair.from_client(messages.DestroyRequest(sid=sid, ioid=3))
+    assert accepted(call)
+    other = messages.Rpc(sid=sid, ioid=8, value=large)
+    assert not accepted(other)
+    pair.from_server(messages.RpcReply(ioid=7))
+    assert accepted(other)
+    pair.from_client(messages.CancelRequest(sid=sid, ioid=8))
+    assert accepted(get(9))
+    # Nothing is left of a channel that is closed.
+    pair.from_server(messages.DestroyChannel(sid=sid, cid=cid))
+    assert pair.server._held == 0
+
+
+def test_names_of_channels_are_held() -> None:
+    pair = small_pair()
+    pair.open()
+
+    def create() -> int:
+        cid = pair.client.new_cid()
+        pair.from_client(messages.CreateChannel(channels=((cid, "n" * 600_000),)))
+        return cid
+
+    for _ in range(5):
+        pair.from_server(messages.CreateChannelReply(cid=create(), status=Status(StatusType.ERROR, "no")))
+    assert pair.server._held == 1  # that of the open one, "x"
+    for _ in range(3):
+        create()
+    text = r"more than 1048576 bytes in names and requests .*\(Limits.message\)"
+    with pytest.raises(LimitExceeded, match=text):
+        create()

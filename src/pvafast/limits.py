@@ -14,7 +14,8 @@ class Limits:
     A value above a cap is a `LimitExceeded` that names the cap.
     """
 
-    # A header can announce 4 GiB; the buffer is reserved, and touched only as bytes come.
+    # A header can announce 4 GiB; the buffer is reserved, and touched only as bytes come. Also what a server's connection
+    # holds for its client: names of channels, pvRequests, and requests that wait for their answers.
     message: int = 1 << 30
     # Each level costs two bytes on the wire and a stack frame here. Types and values counted together, as pvxs does.
     depth: int = 20

@@ -30,6 +30,10 @@ _OF_ANY: Final = (Command.DESTROY_REQUEST, Command.CANCEL_REQUEST)
 _DESTROY: Final = 0x10
 _STOP: Final = 0x04
 _START: Final = 0x44
+# What a node of the type of a kept value weighs, beside the bytes of its message: types come as ids of three bytes, too.
+_NODE_WEIGHT: Final = 128
+# Names and requests of a connection may weigh so much more than a message, that small limits leave room for usual ones.
+_ROOM: Final = 1 << 20
 # What goes before a pre-encoded update, by byte order: the header, ioid, sub byte.
 _HEADS: Final = {"little": Struct("<BBBBIIB"), "big": Struct(">BBBBIIB")}
 _FLAGS: Final = {"little": 0x40, "big": 0xC0}
@@ -88,6 +92,8 @@ class ServerConnection(Connection):
         self._channels: dict[int, Channel] = {}
         self._asked: dict[int, Channel] = {}
         self._last_sid = 0
+        # What the names of channels, the pvRequests and the requests that wait for an answer weigh.
+        self._held = 0
         self._validated = False
         # Credentials that wait for a ConnectionValidated.
         self._waiting = 0
@@ -230,6 +236,8 @@ class ServerConnection(Connection):
             if message.status.ok:
                 channel.sid = message.sid
                 self._channels[message.sid] = channel
+            else:
+                self._held -= len(channel.name)
         elif isinstance(message, messages.ConnectionValidated):
             self._waiting -= 1
             self._validated = message.status.ok
@@ -241,7 +249,7 @@ class ServerConnection(Connection):
             if message.status.ok:
                 messages.learn(operation, message)
                 operation.ready = True
-                operation.answered()
+                self._answered(operation)
             else:
                 self._remove(operation)
         elif isinstance(message, messages.MonitorUpdate):
@@ -250,7 +258,7 @@ class ServerConnection(Connection):
         elif isinstance(message, messages.MonitorFinal):
             self._remove(operation)
         elif not isinstance(message, messages.MonitorError):
-            operation.answered()
+            self._answered(operation)
             if operation.destroyed or isinstance(message, messages.GetFieldReply):
                 self._remove(operation)
 
@@ -258,16 +266,38 @@ class ServerConnection(Connection):
         """Close a channel; its operations end with it."""
         if channel.sid is not None:
             self._channels.pop(channel.sid, None)
+        self._held -= len(channel.name)
         ended = tuple(channel.operations.values())
         for operation in ended:
             self._forget(operation)
+            operation.request = None
         return ended
+
+    # -- what is held for the client
+
+    def _hold(self, weight: int) -> bool:
+        """Whether so much more may be held: a client could open operations without end, each with a large request."""
+        if self._held + weight > self._limits.message + _ROOM:
+            return False
+        self._held += weight
+        return True
+
+    def _answered(self, operation: ConnectionOperation) -> None:
+        """Nothing is under way."""
+        operation.answered()
+        self._held -= operation.asked
+        operation.asked = 0
+
+    def _remove(self, operation: ConnectionOperation) -> None:
+        super()._remove(operation)
+        self._held -= operation.kept + operation.asked
+        operation.kept = operation.asked = 0
 
     # -- receiving
 
     def _handle(self, message: PvaMessage, frame: framing.Message) -> list[Any]:
         if isinstance(message, messages.Request):
-            return self._request(message)
+            return self._request(message, frame.size)
         if isinstance(message, messages.Echo):
             self._post(messages.Echo(payload=message.payload))
             return []
@@ -298,6 +328,8 @@ class ServerConnection(Connection):
                 raise ProtocolError(f"the client asks for two channels with the cid {cid}")
             if len(self._channels) + len(self._asked) >= self._limits.channels:
                 raise exceeded("channels", "channels", self._limits)
+            if not self._hold(len(name)):
+                raise exceeded("bytes in names and requests", "message", self._limits)
             self._asked[cid] = Channel(cid, name)
             found.append(ChannelRequested(cid=cid, name=name))
         return found
@@ -312,17 +344,17 @@ class ServerConnection(Connection):
         self._post(messages.DestroyChannel(sid=message.sid, cid=message.cid))
         return [ChannelClosed(channel=channel, operations=self._close(channel), by_peer=True)]
 
-    def _request(self, message: messages.Request) -> list[Any]:
+    def _request(self, message: messages.Request, size: int) -> list[Any]:
         operation = self._operations.get(message.ioid)
         if isinstance(message, messages.InitRequest | messages.GetField):
-            return self._begin(message, operation)
+            return self._begin(message, operation, size)
         if operation is None or message.command not in (operation.command, *_OF_ANY):
             return []  # of an operation that has ended meanwhile
         if isinstance(message, messages.DestroyRequest):
             self._remove(operation)
         elif isinstance(message, messages.CancelRequest):
             if operation.ready:
-                operation.answered()
+                self._answered(operation)
             operation.started = operation.destroyed = False
         elif isinstance(message, messages.SubRequest):
             if message.command == Command.MONITOR:
@@ -330,8 +362,12 @@ class ServerConnection(Connection):
             elif operation.busy or not operation.ready:
                 self._refuse(message, "other request pending")
                 return []
+            elif not self._hold(weight := _weight(size, getattr(message, "value", None))):
+                self._refuse(message, self._too_much())
+                return []
             else:
                 operation.ask(message)
+                operation.asked = weight
         return [OperationRequest(operation=operation, message=message)]
 
     def _steer(self, operation: ConnectionOperation, message: messages.SubRequest) -> None:
@@ -346,7 +382,7 @@ class ServerConnection(Connection):
             operation.started = message.sub & _START == _START
 
     def _begin(
-        self, message: messages.InitRequest | messages.GetField, known: ConnectionOperation | None
+        self, message: messages.InitRequest | messages.GetField, known: ConnectionOperation | None, size: int
     ) -> list[Any]:
         """The first request of an operation."""
         if known is not None:
@@ -359,7 +395,11 @@ class ServerConnection(Connection):
         if len(self._operations) >= self._limits.operations:
             raise exceeded("operations", "operations", self._limits)
         request = message.request if isinstance(message, messages.InitRequest) else None
+        if not self._hold(weight := _weight(size, request)):
+            self._refuse(message, self._too_much())
+            return []
         operation = ConnectionOperation(message.command, message.ioid, channel, request)
+        operation.kept = weight
         operation.ask(message)
         operation.destroyed = False
         if isinstance(message, messages.MonitorInit) and message.nfree is not None:
@@ -375,3 +415,11 @@ class ServerConnection(Connection):
             more = {"bits": message.bits, "destroy": message.destroy}
         answer: Any = ANSWERS[type(message)]
         self._post(answer(ioid=message.ioid, status=Status(StatusType.ERROR, text), **more))
+
+    def _too_much(self) -> str:
+        return f"requests of more than {self._limits.message} bytes are open (Limits.message)"
+
+
+def _weight(size: int, body: messages.AnyBody) -> int:
+    """What a request weighs that is held: the bytes of its message, and the nodes of what it brought."""
+    return size + (0 if body is None else _NODE_WEIGHT * body.type.count)

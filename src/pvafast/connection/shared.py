@@ -56,9 +56,8 @@ class ConnectionOperation(messages.Operation):
     """
 
     __slots__ = (
-        "ack_at", "again", "busy", "cancelled", "channel", "columns", "destroyed", "expects", "handed", "owner", "plain", "queue", "ready",
-        "started",
-        "window",
+        "ack_at", "again", "asked", "busy", "cancelled", "channel", "columns", "destroyed", "expects", "handed", "kept", "owner",
+        "plain", "queue", "ready", "started", "window",
     )  # fmt: skip
 
     def __init__(self, command: int, ioid: int, channel: Channel, request: messages.AnyBody = None) -> None:
@@ -79,6 +78,9 @@ class ConnectionOperation(messages.Operation):
         self.ack_at = 0
         self.owner: Any = None
         self.columns: columns.Columns | None = None
+        # Server: what the pvRequest weighs, and the request that waits for its answer.
+        self.kept = 0
+        self.asked = 0
         # Client, of a GET: the request, encoded.
         self.again = b""
         # Client, of a monitor: its type holds no any. None: nobody has looked.

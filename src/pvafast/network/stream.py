@@ -21,6 +21,8 @@ from .loop import Handle, Loop
 _log = logging.getLogger("pvafast.network")
 # So much is read before others get their turn.
 _BURST: Final = 8 << 20
+# And for so many seconds: small messages take far longer, byte for byte, than large ones.
+_TURN: Final = 0.01
 # So much does not wait for more to go out with it.
 _LARGE: Final = 1 << 16
 # So many buffers go into one sendmsg(): IOV_MAX is 1,024 on Linux and macOS.
@@ -210,7 +212,7 @@ class Stream:
 
     def _readable(self) -> None:
         connection = self._connection
-        left = _BURST
+        left, until = _BURST, self._loop.time() + _TURN
         self._in_read = True
         try:
             while left > 0 and self._reading:
@@ -226,6 +228,8 @@ class Stream:
                 if self._received(connection.events()) or count < len(buffer):
                     break
                 left -= count
+                if self._loop.time() > until:
+                    break
             self.last_received = self._loop.time()
         except (ProtocolError, OSError) as error:
             self.close(error)
