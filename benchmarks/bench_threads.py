@@ -1,6 +1,6 @@
 """Threads: each decodes updates with a codec of its own, or decompresses frames into a buffer of its own.
 
-With the global interpreter lock the first cannot scale, the second can: the library lets go of the lock.
+With the global interpreter lock the first cannot scale; the second can as far as the library lets go of the lock.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def _page(title: str, height: float, colours: Mapping[str, str], body: Iterable[
 
 def short(number: float) -> str:
     """1.5k, 20M; three digits."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{letter}"
     return f"{number:.3g}"

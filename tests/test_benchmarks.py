@@ -159,7 +159,7 @@ def test_tables(result: dict[str, Any]) -> None:
     assert f"| {VALUE} | 6, 428 | – | – | – |" in found["memory"].splitlines()
     # 512 × 512 × 2 bytes in 50 µs.
     assert "| 512×512: compiled, no pool | 20,000 | 10.49 | 2.50 | 1.3 |" in found["frames"].splitlines()
-    assert "| gets | p4p | 10,000 | 100 | 0.50 |" in found["live"].splitlines()
+    assert "| gets | p4p | 10,000 | 100 | 0.5 |" in found["live"].splitlines()
     assert "commit abc1234" in found["benchmarks"]
 
 
