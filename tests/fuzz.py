@@ -4,7 +4,7 @@
     python tests/fuzz.py -max_total_time=3600 my-corpus/    for an hour, new inputs kept
     python tests/fuzz.py --only=frame,columns -max_total_time=600    some targets: their names are those of the functions
     python tests/fuzz.py crash-123abc           one input again
-    python tests/fuzz.py --keep my-corpus/      the smallest inputs that reach as much become tests/data/fuzz/corpus.tar.xz
+    python tests/fuzz.py --keep my-corpus/      those that reach something new become tests/data/fuzz/corpus.tar.xz
 
 Other options are libFuzzer's. Seeds are made of tests/vectors, tests/data and, where it is set, of PVAFAST_VECTORS; with CI in the
 environment it has to be. The coverage that guides it is that of the Python twin; the compiled one reads the same bytes
@@ -23,7 +23,6 @@ import json
 import logging
 import math
 import os
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -630,14 +629,40 @@ def datagram_seeds() -> Iterator[bytes]:
     yield datagrams.beacon() + datagrams.search(one) + datagrams.response(0x31)
 
 
+def reached(data: bytes) -> set[tuple[str, int, int]]:
+    """The steps from line to line in pvafast that an input causes."""
+    steps: set[tuple[str, int, int]] = set()
+    last = 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal last
+        if "/pvafast/" not in frame.f_code.co_filename:
+            return None
+        steps.add((frame.f_code.co_filename, last, frame.f_lineno))
+        last = frame.f_lineno
+        return trace
+
+    sys.settrace(trace)
+    try:
+        one_input(data)
+    finally:
+        sys.settrace(None)
+    return steps
+
+
 def keep(place: Path) -> None:
-    """Reduce the inputs in a directory to those that reach something of their own, the smallest of them, and archive them."""
-    with tempfile.TemporaryDirectory() as smallest:
-        merge = [sys.executable, __file__, "-merge=1", "-verbosity=0", smallest, str(place)]
-        subprocess.run(merge, check=True)
-        found = sorted(
-            (path.read_bytes() for path in Path(smallest).iterdir()), key=lambda data: (data[0], data)
-        )
+    """Archive those inputs in a directory that reach something which neither the other seeds nor smaller inputs do."""
+    CORPUS.unlink(missing_ok=True)
+    inputs = {path.read_bytes() for path in place.iterdir()}
+    one_input(bytes([DATAGRAM, 0]))  # what is made once is made
+    steps: set[tuple[str, int, int]] = set()
+    for data in seeds():
+        steps |= reached(data)
+    found = []
+    for data in sorted(inputs, key=lambda data: (len(data), data)):
+        if more := reached(data) - steps:
+            found.append(data)
+            steps |= more
     CORPUS.parent.mkdir(exist_ok=True)
     with tarfile.open(CORPUS, "w:xz", preset=9) as archive:
         for data in found:
@@ -659,7 +684,7 @@ def main() -> None:
     options = [argument for argument in arguments if argument.startswith("-")]
     logging.getLogger("pvafast").addHandler(Told())
     with tempfile.TemporaryDirectory() as corpus:
-        if "-merge=1" not in options and not any(Path(name).is_file() for name in named):
+        if not any(Path(name).is_file() for name in named):
             for i, data in enumerate(seeds()):
                 if target_of(data) in only:
                     Path(corpus, f"{i:05}").write_bytes(data)
