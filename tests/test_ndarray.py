@@ -172,6 +172,21 @@ def test_a_frame_in_an_any() -> None:
     assert (frame.data.shape, frame.codec, dict(frame.attributes)) == ((0,), "", {})
 
 
+def test_a_frame_of_a_group_of_qsrv() -> None:
+    """Whose pixels are in an any, whose dimensions have a size alone, and which has nothing else."""
+    fd = FieldDesc.structure(
+        "epics:nt/NTNDArray:1.0",
+        {"value": "any", "dimension": FieldDesc.of({"size": "int32"}).array()},
+    )
+    pixels = np.arange(6, dtype=np.uint16)
+    value = Value(fd, {"value": AnyValue("uint16[]", pixels), "dimension": [{"size": 3}, {"size": 2}]})
+    frame = normative.read(value)
+    assert np.array_equal(frame.data, pixels.reshape(2, 3))
+    assert (frame.color_mode, frame.unique_id, dict(frame.attributes)) == (ColorMode.MONO, 0, {})
+    with pytest.raises(FrameError, match="no numeric array in `value`"):
+        ndarray.Frame(Value(fd, {"value": AnyValue("int32", 1)}))
+
+
 def test_colour_modes_and_attributes_of_p4p() -> None:
     modes = {pv: normative.read(value) for pv, value in told.values("p4pBE_ndarray_modes")}
     assert {pv: (frame.color_mode, frame.axes, frame.shape) for pv, frame in modes.items()} == {

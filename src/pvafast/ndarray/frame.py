@@ -129,7 +129,7 @@ class Frame(Meta):
             shape = _shape(value["dimension"])
         except KeyError as error:
             raise FrameError(f"{value.type.id}: no field {error}") from None
-        payload = boxed.value if isinstance(boxed, UnionValue) else boxed
+        payload = boxed.value if isinstance(boxed, UnionValue | AnyValue) else boxed
         if payload is None:
             payload = np.empty(0, np.uint8)
         if not isinstance(payload, np.ndarray):
