@@ -154,6 +154,11 @@ def test_append(tmp_path: Path) -> None:
         assert reader.truncated is None
         assert len(entries) == before + 1
         assert entries[-1].value["value"] == 7.5
+        torn = tmp_path / "x.pva.torn"
+        assert torn.exists() == (cut < len(whole))
+        if torn.exists():  # nothing is thrown away
+            assert whole[:cut].endswith(torn.read_bytes())
+            torn.unlink()
     new = tmp_path / "new.pva"
     with archive.Writer(new, append=True) as writer:
         writer.add_value("p", Value(NT), 5)

@@ -16,12 +16,14 @@ A body begins with a byte that tells what it is:
 A number may be defined again: it is another subscription from there on, or the same with another value. That is done where an
 update does not lead from the value before to its own, because updates between them were not written. A record at the end of
 the file that is cut off or does not have its checksum, or zeros there, are what a crash leaves: a reader stops there and says so,
-a writer that appends removes it.
+a writer that appends moves it to a file beside, PATH.torn.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Collection, Iterator
@@ -39,6 +41,7 @@ Value = value.Value
 BitSet = bitset.BitSet
 Update = monitor.Update
 
+_log = logging.getLogger("pvafast.archive")
 _MAGIC: Final = b"PVAFAST\1"
 _HEAD: Final = struct.Struct("<II")
 _SUBSCRIPTION: Final = struct.Struct("<BIH")
@@ -71,7 +74,7 @@ class Entry:
 class Writer:
     """Writes an archive. One thread at a time, one Writer a file.
 
-    path: of a new file; append: an archive that may be there is continued, a record that a crash cut off removed.
+    path: of a new file; append: an archive that may be there is continued, a record that a crash cut off moved to PATH.torn.
     FileExistsError for a file that is there without append, DecodeError for one that is no archive.
     What was added is certain to be in the file after flush(), and on the disk after sync(). The last value of each subscription
     is kept in memory.
@@ -85,10 +88,19 @@ class Writer:
         end = _whole(path) if append and os.path.exists(path) else 0
         self._file: IO[bytes] = open(path, "r+b" if end else "wb" if append else "xb")  # noqa: SIM115 - closed by close()
         if end:
+            self._keep_torn(path, end)
             self._file.truncate(end)
             self._file.seek(end)
         else:
             self._file.write(_MAGIC)
+
+    def _keep_torn(self, path: str | os.PathLike[str], end: int) -> None:
+        """What is behind the last whole record goes to a file beside: it might be more than a crash leaves."""
+        if self._file.seek(0, os.SEEK_END) > end:
+            self._file.seek(end)
+            with open(f"{os.fspath(path)}.torn", "ab") as kept:
+                shutil.copyfileobj(self._file, kept)
+            _log.warning("%s: cut off behind %d bytes; what was there is in %s.torn", path, end, path)
 
     def add(self, name: str, update: Any, *, time: int | None = None) -> None:
         """Add an update of a PV: an Update of a connection, or what has `raw`, `overrun` and `received` (a Reading of a client).
