@@ -78,6 +78,18 @@ def test_rows(backend: SimpleNamespace, nt: Any) -> None:
     assert columns.changed_bits(1) == [1, 7, 8]
 
 
+def test_which_of_many_fields_came(backend: SimpleNamespace) -> None:
+    """One field an update, of more than bits in a word: each row tells of its own."""
+    names = [f"f{i}" for i in range(70)]
+    columns = backend.columns.Columns(backend.introspection.FieldDesc.of(dict.fromkeys(names, "int8")))
+    for node in range(1, 71):
+        bits = b"\x09" + (1 << node).to_bytes(9, "little")
+        columns.add_update(bits + b"\x01" + bits)
+    for row, name in enumerate(names):
+        assert np.flatnonzero(columns.changed(name)).tolist() == [row]
+        assert np.flatnonzero(columns.overrun(name)).tolist() == [row]
+
+
 def test_dtypes_and_read_only(backend: SimpleNamespace) -> None:
     names = (
         "bool",

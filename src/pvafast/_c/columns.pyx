@@ -734,7 +734,7 @@ cdef class Columns:
         tell = [0] * self.plan.words
         for i in range(node + 1):
             if node < self.plan.next[i]:
-                tell[i // 64] |= 1 << (i % 64)
+                tell[i // 64] |= <uint64_t>1 << (i % 64)
         found = self.overruns if which else self.changes
         if not self.rows or found is None:
             made = np.zeros(self.rows, np.bool_)
