@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 
 from .. import _backend, messages
-from ..errors import Disconnected, EncodeError, LocalProtocolError, OperationTimeout, PvaError, RemoteError
+from ..errors import Disconnected, OperationTimeout, PvaError, RemoteError
 from ..messages import AnyBody, Status
 from .putting import needs_current, to_put
 
@@ -121,9 +121,7 @@ class Operation(Request):
         self.phase = ASKING
         try:
             self.execute()
-        except (EncodeError, LocalProtocolError) as error:
-            self.fail(error)
-        except Exception as error:  # out of a function that the program gave
+        except Exception as error:  # what cannot be sent, or out of a function that the program gave
             self.fail(error)
 
     def execute(self) -> None:
