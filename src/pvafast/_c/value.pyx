@@ -1,7 +1,7 @@
 """Value, UnionValue, AnyValue: full values and BitSet-masked updates, read and written along a flat plan (WIRE 6.3, 6.4)."""
 
 cimport cython
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_RawFree, PyMem_RawRealloc
 from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -91,10 +91,23 @@ cdef extern from *:
     static CYTHON_INLINE int pva_deeper(void) {
         return Py_EnterRecursiveCall(" in a value") ? -1 : 0;
     }
+    /* The dropping of values that hold others, one a thread: how deep it is, and what waits until it is not. */
+    typedef struct { size_t depth, n, room; PyObject** later; } pva_drops_t;
+    #if defined(_MSC_VER)
+    static __declspec(thread) pva_drops_t pva_drops;
+    #else
+    static __thread pva_drops_t pva_drops;
+    #endif
     """
     int enter_recursive_call "pva_deeper"() except -1
     object take "pva_take"(PyObject*)  # a new reference becomes an object
     PyObject* give "pva_give"(object) noexcept  # an object becomes a new reference
+    ctypedef struct Drops "pva_drops_t":
+        size_t depth
+        size_t n
+        size_t room
+        PyObject** later
+    Drops drops "pva_drops"
 
 cdef enum:
     STRING = 0x60
@@ -108,6 +121,9 @@ cdef enum:
     BOUNDED = 0x10
     FIXED = 0x18
     ARRAY_BITS = 0x18
+
+cdef enum:
+    DROP_LEVELS = 64  # anys and unions that are dropped inside each other; what lies deeper waits
 
 cdef uint8_t[256] IS_SCALAR
 cdef uint8_t[256] IS_FORM
@@ -362,8 +378,7 @@ cdef class Value:
 
 
 @cython.final
-@cython.no_gc_clear  # frozen to its end
-@cython.trashcan(True)  # nested without end, they would be dropped by endless recursion
+@cython.no_gc
 @cython.freelist(64)
 cdef class UnionValue:
     """The selected member of a union: its name and value. Frozen. A null union is None."""
@@ -375,6 +390,11 @@ cdef class UnionValue:
             raise TypeError("UnionValue is frozen")
         self.name = str.__str__(name)
         self.value = value
+
+    def __dealloc__(self):
+        cdef PyObject* held = give(self.value)
+        self.value = None
+        drop(held)
 
     def __setattr__(self, name, value, /):
         raise AttributeError("UnionValue is frozen")
@@ -397,8 +417,7 @@ cdef class UnionValue:
 
 
 @cython.final
-@cython.no_gc_clear  # frozen to its end
-@cython.trashcan(True)  # nested without end, they would be dropped by endless recursion
+@cython.no_gc
 @cython.freelist(64)
 cdef class AnyValue:
     """What an any holds: a type and a value of it (converted to the type, with EncodeError). Frozen. A null any is None."""
@@ -409,6 +428,11 @@ cdef class AnyValue:
         fd = FieldDesc.of(type)
         self.value = coercion.leaf(fd, value)
         self.type = fd
+
+    def __dealloc__(self):
+        cdef PyObject* held = give(self.value)
+        self.value = None
+        drop(held)
 
     def __setattr__(self, name, value, /):
         raise AttributeError("AnyValue is frozen")
@@ -435,6 +459,35 @@ cdef class AnyValue:
 (<PyTypeObject*>AnyValue).tp_name = "pvafast.AnyValue"
 
 coercion = Coercion(FieldDesc, Value, UnionValue, AnyValue)
+
+
+cdef void drop(PyObject* held) noexcept:
+    """Drop what an any or a union held, in bounded recursion: a program may nest them without end.
+
+    Not CPython's trashcan: it takes garbage-collected types, and allows 10,000 levels in 3.13, too many for the stack
+    of a thread.
+    """
+    cdef PyObject** more
+    if drops.depth == DROP_LEVELS:
+        if drops.n == drops.room:
+            more = <PyObject**>PyMem_RawRealloc(drops.later, (2 * drops.room + 16) * sizeof(PyObject*))
+            if more == NULL:
+                return  # better lost than a crash
+            drops.later = more
+            drops.room = 2 * drops.room + 16
+        drops.later[drops.n] = held
+        drops.n += 1
+        return
+    drops.depth += 1
+    Py_XDECREF(held)
+    if drops.depth == 1 and drops.later != NULL:
+        while drops.n:
+            drops.n -= 1
+            Py_XDECREF(drops.later[drops.n])
+        PyMem_RawFree(drops.later)
+        drops.later = NULL
+        drops.room = 0
+    drops.depth -= 1
 
 
 cdef FieldDesc typed(Value v):
