@@ -97,7 +97,7 @@ def as_pandas(columns: Columns) -> Any:
 def _index(pandas: Any, columns: Columns) -> Any:
     """The time stamps; those that were not set are NaT."""
     time = columns.time.view("datetime64[ns]").copy()
-    time[time == np.datetime64(0, "ns")] = np.datetime64("NaT")
+    time[time == np.datetime64(0, "ns")] = np.datetime64("NaT", "ns")
     return pandas.DatetimeIndex(time, name="time").tz_localize("UTC")
 
 
