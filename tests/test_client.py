@@ -779,6 +779,7 @@ def test_disconnect_reconnect_and_another_type(face: Any, server: LiveServer) ->
     connected = subscription.next(5)
     assert connected == client.Connected(name="x", server=server.address, type=NT_DOUBLE)
     assert subscription.next(5).value == 1.5
+    assert quiet.next(5).value == 1.5
     server.pvs["x"] = Value(NT_LONG, {"value": 7})
     server.drop()
     lost = subscription.next(5)
@@ -789,7 +790,7 @@ def test_disconnect_reconnect_and_another_type(face: Any, server: LiveServer) ->
     assert subscription.next(5) == client.TypeChanged(name="x", old=NT_DOUBLE, new=NT_LONG)
     reading = subscription.next(5)
     assert (reading.value, type(reading.value)) == (7, normative.Int)
-    assert [quiet.next(5).value for _ in range(2)] == [1.5, 7]
+    assert quiet.next(5).value == 7
 
 
 def test_a_channel_closed_by_the_server(face: Any, server: LiveServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -167,11 +168,18 @@ def test_a_callback_that_waits_for_its_client(client: Client, server: LiveServer
 
 def test_an_interrupt_while_waiting(client: Client, server: LiveServer) -> None:
     client.get("pv1")
-    server.handle = lambda peer, event: (
-        isinstance(event, OperationRequest) and isinstance(event.message, messages.Get)
-    )
-    for names in ("pv1", ["pv1", "pv2"]):
-        threading.Timer(0.2, os.kill, (os.getpid(), 2)).start()
+    unanswered = iter([True])
+
+    def handle(peer: Any, event: Any) -> bool:
+        if not (isinstance(event, OperationRequest) and isinstance(event.message, messages.Get)):
+            return False
+        if next(unanswered):  # the last one that the client sends
+            os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    server.handle = handle
+    for names, last in (("pv1", [True]), (["pv1", "pv2"], [False, True])):
+        unanswered = iter(last)
         with pytest.raises(KeyboardInterrupt):
             client.get(names)
     server.handle = lambda peer, event: False
