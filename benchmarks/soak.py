@@ -1,8 +1,9 @@
 """The soak: `python -m benchmarks.soak [--minutes 30] [--restart 60]`.
 
 A server of ours in a process of its own sends 512×512 frames at full rate and is killed and started again every minute; a client
-monitors it all the time, into a pool. What may not happen: memory or descriptors that grow, frames lost or damaged while connected, a
-restart that is not survived. Exit status 1 if it did.
+monitors it all the time, into a pool. What may not happen: memory or descriptors that grow, frames damaged, or missing while connected,
+a buffer of the pool that does not come back, a minute without frames. Exit status 1 if it did. Frames for which no buffer was free,
+because this process was not given the time to look at them, are counted.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ async def soak(minutes: float, restart: float) -> int:
         port = sock.getsockname()[1]
     command = [sys.executable, "-m", "benchmarks.soak", "--serve", str(port)]
     server = subprocess.Popen(command)
-    frames = damaged = disconnects = restarts = 0
+    frames = damaged = disconnects = restarts = before = barren = 0
     end = time.monotonic() + minutes * 60
     next_restart = time.monotonic() + restart
     first: tuple[float, int] | None = None
@@ -77,6 +78,8 @@ async def soak(minutes: float, restart: float) -> int:
                     server = subprocess.Popen(command)
                     next_restart += restart
                     restarts += 1
+                    barren += frames == before
+                    before = frames
                     found = resident(), descriptors()
                     if restarts == 1:
                         first = found
@@ -101,6 +104,8 @@ async def soak(minutes: float, restart: float) -> int:
     finally:
         server.kill()
         server.wait()
+        item = frame = data = None
+        held = pool.statistics.in_use
     losses = items.losses
     last = resident(), descriptors()
     seconds = minutes * 60
@@ -108,13 +113,17 @@ async def soak(minutes: float, restart: float) -> int:
         f"{frames:,} frames in {seconds:,.0f} s: {frames / seconds:,.0f} a second, {damaged} damaged; {restarts} restarts"
     )
     print(losses)
+    print(
+        f"{pool.statistics.dropped:,} found no buffer free; {held} buffers in use at the end; {barren} restarts without a frame"
+    )
     if first is not None:
         print(
             f"memory {first[0]:.1f} MB after the first restart, {last[0]:.1f} at the end, {peak:.1f} at the most"
         )
         print(f"descriptors {first[1]} after the first restart, {last[1]} at the end")
     grown = first is not None and (last[0] - first[0] > GROWTH_MB or last[1] - first[1] > GROWTH_FDS)
-    return int(bool(damaged or grown or not frames or disconnects < restarts - 1))
+    wrong = damaged or losses.missing or grown or held or barren or not frames or disconnects < restarts - 1
+    return int(bool(wrong))
 
 
 def main() -> int:

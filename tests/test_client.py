@@ -998,6 +998,35 @@ def test_frames_in_a_pool(face: Any, server: LiveServer, codec: str) -> None:
         assert first.value.data[0, 0] == 1
 
 
+@pytest.mark.parametrize("how", ["in a message", "between two", "unsubscribed"])
+def test_a_pool_gets_back_what_has_ended(face: Any, server: LiveServer, how: str) -> None:
+    """A lost connection, or a subscription that is closed, keeps no buffer: not even until the garbage collector comes."""
+    server.pvs["image"] = frame(1)
+    with ndarray.FramePool(4, 200 * 200 * 2) as pool:
+        gc.collect()
+        gc.disable()
+        try:
+            subscription = face.monitor("image", pool=pool, events=True)
+            connected, reading = subscription.next(5), subscription.next(5)
+            assert (type(connected), reading.value.unique_id) == (client.Connected, 1)
+            reading = None
+            assert pool.statistics.in_use == 1  # what the next update is laid over
+            if how == "unsubscribed":
+                subscription.close()
+            else:
+                peer, ioid = server.monitors("image")[0]
+                if how == "in a message":
+                    update = peer.conn.send(messages.MonitorUpdate(ioid=ioid, value=frame(2)))
+                    peer.raw(b"".join(map(bytes, update))[:50_000])
+                    assert until(lambda: pool.statistics.in_use == 2)
+                del server.pvs["image"]
+                server.drop()
+                assert isinstance(subscription.next(5), client.Disconnected)
+            assert until(lambda: pool.statistics.in_use == 0)
+        finally:
+            gc.enable()
+
+
 def test_what_pools_are_not_for(face: Any, server: LiveServer) -> None:
     with ndarray.FramePool(2, 1000) as pool:
         with pytest.raises(ValueError, match="columns"):

@@ -369,6 +369,12 @@ class Subscription(Feed):
             self._call(reading, 1)
         elif len(self._queue) < self.limit:
             self._queue.append(reading)
+            waiting = len(self._queue)
+            if (
+                2 * waiting >= self._pool.count
+                or waiting * (update.frame.end - update.frame.start) > _CROWD_BYTES
+            ):
+                self._crowded()
             self._ring()
         else:
             # The newest frame in place of the last that waits.

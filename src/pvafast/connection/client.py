@@ -241,7 +241,7 @@ class ClientConnection(Connection):
         elif isinstance(message, messages.DestroyChannel):
             channel = self._channels[message.cid]
             channel.closing = True
-            for mine in list(channel.operations.values()):
+            for mine in self._of(channel):
                 self._forget(mine)
         if operation is None or not isinstance(message, messages.Request):
             return
@@ -461,7 +461,7 @@ class ClientConnection(Connection):
         del self._channels[channel.cid]
         if channel.sid is not None:
             self._sids.pop(channel.sid, None)
-        ended = tuple(channel.operations.values())
+        ended = self._of(channel)
         for operation in ended:
             self._forget(operation)
         return [ChannelClosed(channel=channel, operations=ended, by_peer=not channel.closing)]
@@ -474,6 +474,7 @@ class ClientConnection(Connection):
                 return [Received(message=message)]
             if forgotten.command == message.command:
                 messages.learn(forgotten, message)
+                forgotten.value = forgotten.put_value = None
             return []
         if isinstance(message, messages.MonitorUpdate):
             return [self._update(operation, message, frame)]

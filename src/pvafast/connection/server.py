@@ -267,7 +267,7 @@ class ServerConnection(Connection):
         if channel.sid is not None:
             self._channels.pop(channel.sid, None)
         self._held -= len(channel.name)
-        ended = tuple(channel.operations.values())
+        ended = self._of(channel)
         for operation in ended:
             self._forget(operation)
             operation.request = None

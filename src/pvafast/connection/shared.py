@@ -31,7 +31,7 @@ ANSWERS: Final[Mapping[type, type[messages.Reply]]] = {
 class Channel:
     """A channel of a connection. sid: None until the server has opened it."""
 
-    __slots__ = ("cid", "closing", "name", "operations", "sid")
+    __slots__ = ("cid", "closing", "ioids", "name", "sid")
 
     def __init__(self, cid: int, name: str) -> None:
         self.cid = cid
@@ -39,8 +39,9 @@ class Channel:
         self.sid: int | None = None
         # Client: DestroyChannel was sent, the server has not confirmed it yet.
         self.closing = False
-        # Those alive, by ioid.
-        self.operations: dict[int, ConnectionOperation] = {}
+        # Of the operations alive; not they themselves, which refer to their channel: a cycle would keep their last values, maybe in a
+        # pool, until the garbage collector comes.
+        self.ioids: set[int] = set()
 
     def __repr__(self) -> str:
         return f"<Channel {self.name!r} cid={self.cid} sid={self.sid}>"
@@ -266,19 +267,24 @@ class Connection(ABC):
 
     def _add(self, operation: ConnectionOperation) -> None:
         self._operations[operation.ioid] = operation
-        operation.channel.operations[operation.ioid] = operation
+        operation.channel.ioids.add(operation.ioid)
 
     def _forget(self, operation: ConnectionOperation) -> None:
         """An operation has ended at the wish of this end: what is on its way for it is still to be decoded."""
         self._remove(operation)
+        operation.value = operation.put_value = None
         self._forgotten.pop(operation.ioid, None)
         self._forgotten[operation.ioid] = operation
         if len(self._forgotten) > _FORGOTTEN:
             del self._forgotten[next(iter(self._forgotten))]
 
+    def _of(self, channel: Channel) -> tuple[ConnectionOperation, ...]:
+        """The operations of a channel that are alive."""
+        return tuple(self._operations[ioid] for ioid in sorted(channel.ioids))
+
     def _remove(self, operation: ConnectionOperation) -> None:
         self._operations.pop(operation.ioid, None)
-        operation.channel.operations.pop(operation.ioid, None)
+        operation.channel.ioids.discard(operation.ioid)
         operation.steady = None
 
 

@@ -29,6 +29,10 @@ _LARGE: Final = 1 << 16
 _BUFFERS: Final = 512
 
 
+def _nothing(_: Any) -> None:
+    """What a closed stream does."""
+
+
 @final
 class Connecting:
     """A TCP connection on its way; `cancel()` gives up, and `done` is not called any more."""
@@ -206,7 +210,14 @@ class Stream:
         self._queue.clear()
         self._unsent = 0
         self._sock.close()
-        self._loop.call_soon(self._on_closed, error)
+        self._loop.call_soon(self._let_go, error)
+
+    def _let_go(self, error: Exception | None) -> None:
+        """Tell the owner, and refer to it no more: a message half received, maybe in a pool, does not wait for the garbage collector."""
+        closed = self._on_closed
+        self._received = self._on_closed = _nothing
+        self._drained = None
+        closed(error)
 
     # -- reading
 
