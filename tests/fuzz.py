@@ -23,6 +23,7 @@ import json
 import logging
 import math
 import os
+import struct
 import sys
 import tarfile
 import tempfile
@@ -41,6 +42,7 @@ TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))
 
 with atheris.instrument_imports(include=["pvafast"]):
+    import captures
     import conftest
     import datagrams
     from pvafast import (
@@ -216,6 +218,64 @@ def capture(data: bytes, order: str) -> None:
                 repr(record)
         except DecodeError:
             pass
+
+
+# The two directions of two connections, and what a frame begins with, by link type.
+ENDS = struct.pack(">HH", 1000, 2000)
+STREAMS = [captures.A4 + captures.B4 + ENDS, captures.A6 + captures.B6 + ENDS]
+LINKS = (1, 113, 276, 0, 101, 147)
+CLOCK = SimpleNamespace(per_second=1_000_000)
+
+
+def packets(twin: SimpleNamespace, data: bytes, order: str) -> Any:
+    """The records of a pcap file, or blocks of a pcapng, of which the plain ones are taken in runs."""
+    how, records = data[:1], data[1:]
+    if not how:
+        return None
+    connection = SimpleNamespace(ignored=False)
+    table: dict[bytes, Any] = {}
+    for key in STREAMS:
+        half = len(key) // 2 - 2
+        back = key[half:-4] + key[:half] + key[-2:] + key[-4:-2]
+        there, here = table[key], table[back] = [twin.packets.Flow(connection, side) for side in (0, 1)]
+        there.peer, here.peer = here, there
+        there.fast = here.fast = True
+        there.next = here.next = 100
+    plain = twin.packets.Plain(table, None, bool(how[0] & 1))
+    lan = SimpleNamespace(link=LINKS[(how[0] >> 2) % len(LINKS)], clock=CLOCK)
+    mark = "<" if order == "little" else ">"
+    if how[0] & 2:
+        runs, end = plain.pcapng(records, 0, mark, [lan])
+    else:
+        runs, end = plain.pcap(records, 0, mark, lan)
+    names = {id(flow): key for key, flow in table.items()}
+    return (
+        [(names[id(run.flow)], run.times, run.chunks, run.size) for run in runs],
+        [(flow.next, flow.acked, flow.touched) for flow in table.values()],
+        *(end, plain.count, plain.ticks),
+    )
+
+
+def packet_seeds() -> Iterator[tuple[bytes, bool]]:
+    """Records of both files, and whether they are big-endian: two updates and an acknowledgement, over IPv4 and IPv6."""
+    update = b"\xca\2\x40\x0d\x0e\0\0\0" + bytes(14)
+    for make, near, far in (
+        (captures.ip4, captures.A4, captures.B4),
+        (captures.ip6, captures.A6, captures.B6),
+    ):
+        frames = [
+            captures.ethernet(
+                make(captures.tcp(1000, 2000, 100, 7, captures.ACK, update), src=near, dst=far)
+            ),
+            captures.ethernet(make(captures.tcp(2000, 1000, 100, 122, captures.ACK, b""), src=far, dst=near)),
+            captures.ethernet(
+                make(captures.tcp(1000, 2000, 122, 7, captures.ACK, update * 2), src=near, dst=far)
+            ),
+        ]
+        for order in "<>":
+            ng = b"".join(captures.enhanced(frame, i, order=order) for i, frame in enumerate(frames))
+            yield b"\1" + captures.pcap(list(enumerate(frames)), order=order)[24:], order == ">"
+            yield b"\3" + ng, order == ">"
 
 
 def stored(data: bytes, order: str) -> None:
@@ -480,10 +540,12 @@ TARGETS: list[Callable[[bytes, str], None]] = [
     *map(both, (decode_type, decode_any, decode_update, decode_bitset, frames)),
     *(message, client, server, observer, capture, stored),
     *(frame, both(columns), both(projection), both(losses)),
-    *(datagram, both(type_text), request_text, pv_request),
+    *(datagram, both(type_text), request_text, pv_request, both(packets)),
 ]
 TYPE, ANY, UPDATE, BITSET, STREAM, MESSAGE, CLIENT, SERVER, OBSERVER, CAPTURE, ARCHIVE = range(11)
-FRAME, COLUMNS, PROJECTION, LOSSES, DATAGRAM, TYPE_TEXT, REQUEST_TEXT, PV_REQUEST = range(11, len(TARGETS))
+FRAME, COLUMNS, PROJECTION, LOSSES, DATAGRAM, TYPE_TEXT, REQUEST_TEXT, PV_REQUEST, PACKETS = range(
+    11, len(TARGETS)
+)
 NAMES = [target.__name__ for target in TARGETS]
 
 
@@ -546,6 +608,7 @@ def seeds() -> Iterator[bytes]:
             elif "c2s" in path.name:
                 yield seed(SERVER, raw[:4096])
     yield from (seed(DATAGRAM, bytes([i]) + data) for i, data in enumerate(datagram_seeds()))
+    yield from (seed(PACKETS, data, big) for data, big in packet_seeds())
     for codec in CODECS[:-1]:
         for shape, dtype, style in (
             ((3, 5), "B", 1),
