@@ -7,6 +7,8 @@ import decimal
 import enum
 import fractions
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -543,3 +545,64 @@ def test_values_without_end_are_dropped(backend: SimpleNamespace, kind: str) -> 
     finally:
         threading.stack_size(before)
     assert done
+
+
+NESTING = """
+import copy, importlib, pickle, sys, threading
+
+value, introspection, codec = (importlib.import_module(f"pvafast._c.{word}") for word in ("value", "introspection", "codec"))
+FieldDesc, Value, Union, Any = introspection.FieldDesc, value.Value, value.UnionValue, value.AnyValue
+holder = FieldDesc.of({"a": "any", "l": "any[]"})
+union = FieldDesc.union("", {"x": "any"})
+wraps = [
+    lambda x: Any("any", x),
+    lambda x: Any("any[]", [x]),
+    lambda x: Any(holder, Value(holder, {"a": x})),
+    lambda x: Any(holder.array(), [Value(holder, {"l": [x]})]),
+    lambda x: Any(union, Union("x", x)),
+    lambda x: Any(union.array(), [Union("x", x)]),
+]
+
+def nested(levels, wraps):
+    x = Any("int8", 1)
+    for i in range(levels):
+        x = wraps[i % len(wraps)](x)
+    return Value(holder, {"a": x})
+
+def works(v, other):
+    yield lambda: v == other
+    yield lambda: v["a"] == other["a"]
+    yield from (lambda f=f, x=x: f(x) for f in (pickle.dumps, copy.deepcopy, repr, str) for x in (v, v["a"]))
+    yield from (v.copy, v.to_dict, lambda: codec.Codec().encode(v))
+
+def main():
+    for chosen in [*([wrap] for wrap in wraps), wraps]:
+        v, other = nested(20_000, chosen), nested(20_000, chosen)
+        for i, work in enumerate(works(v, other)):
+            try:
+                work()
+            except RecursionError:
+                continue
+            return print(f"no RecursionError from {i}")
+        v, other = nested(12, chosen), nested(12, chosen)
+        if not all(work() for work in works(v, other)) or pickle.loads(pickle.dumps(v)) != v:
+            return print("values that are not deep")
+    print("whole")
+
+sys.setrecursionlimit(int(sys.argv[1]))
+threading.stack_size(int(sys.argv[2]))
+thread = threading.Thread(target=main)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize(("limit", "stack"), [(1000, 512 << 10), (1_000_000, 8 << 20)])
+def test_values_without_end_need_a_small_stack(
+    twins: tuple[SimpleNamespace, SimpleNamespace], limit: int, stack: int
+) -> None:
+    """The compiled twin counts levels of its own: Python's limit is a program's to raise, and 10,000 in 3.13."""
+    done = subprocess.run(
+        [sys.executable, "-c", NESTING, str(limit), str(stack)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr

@@ -82,27 +82,26 @@ cdef extern from "Python.h":
     object PyObject_GenericGetAttr(object, object)
     void Py_XINCREF(PyObject*) noexcept
     void Py_XDECREF(PyObject*) noexcept
+    int Py_EnterRecursiveCall(const char*) except -1
     void Py_LeaveRecursiveCall() noexcept
 
 cdef extern from *:
     """
     static CYTHON_INLINE PyObject* pva_take(PyObject* o) { return o; }
     static CYTHON_INLINE PyObject* pva_give(PyObject* o) { Py_INCREF(o); return o; }
-    static CYTHON_INLINE int pva_deeper(void) {
-        return Py_EnterRecursiveCall(" in a value") ? -1 : 0;
-    }
-    /* The dropping of values that hold others, one a thread: how deep it is, and what waits until it is not. */
-    typedef struct { size_t depth, n, room; PyObject** later; } pva_drops_t;
+    /* Recursion over values that hold others, one a thread. levels: of all but dropping. depth, later: of dropping, how deep
+       it is, and what waits until it is not. */
+    typedef struct { size_t depth, n, room; PyObject** later; size_t levels; } pva_drops_t;
     #if defined(_MSC_VER)
     static __declspec(thread) pva_drops_t pva_drops;
     #else
     static __thread pva_drops_t pva_drops;
     #endif
     """
-    int enter_recursive_call "pva_deeper"() except -1
     object take "pva_take"(PyObject*)  # a new reference becomes an object
     PyObject* give "pva_give"(object) noexcept  # an object becomes a new reference
     ctypedef struct Drops "pva_drops_t":
+        size_t levels
         size_t depth
         size_t n
         size_t room
@@ -124,6 +123,9 @@ cdef enum:
 
 cdef enum:
     DROP_LEVELS = 64  # anys and unions that are dropped inside each other; what lies deeper waits
+    # Values, lists, anys and unions that are compared, copied, shown or written inside each other. What can be decoded lies
+    # some 200 deep at most (Limits.depth); CPython's own limit may be more than the stack of a thread.
+    MOST_LEVELS = 256
 
 cdef uint8_t[256] IS_SCALAR
 cdef uint8_t[256] IS_FORM
@@ -337,10 +339,15 @@ cdef class Value:
 
     def __repr__(self):
         typed(self)
-        return format_repr(self)
+        enter_level()
+        try:
+            return format_repr(self)
+        finally:
+            leave_level()
 
     def __str__(self):
         typed(self)
+        measure(self)
         return format_tree(self)
 
     def __copy__(self):
@@ -356,6 +363,7 @@ cdef class Value:
         cdef uint32_t i
         slots = []
         typed(self)
+        measure(self)
         for i in range(self.plan.leaves):
             slots.append(None if self.slots[i] == NULL else <object>self.slots[i])
         return Value, (self.fd,), (slots, list(changed_of(self)))
@@ -410,9 +418,14 @@ cdef class UnionValue:
     __hash__ = None
 
     def __repr__(self):
-        return f"UnionValue({self.name!r}, {self.value!r})"
+        enter_level()
+        try:
+            return f"UnionValue({self.name!r}, {self.value!r})"
+        finally:
+            leave_level()
 
     def __reduce__(self):
+        measure(self)
         return UnionValue, (self.name, self.value)
 
 
@@ -448,9 +461,14 @@ cdef class AnyValue:
     __hash__ = None
 
     def __repr__(self):
-        return f"AnyValue({self.type.format('short')!r}, {self.value!r})"
+        enter_level()
+        try:
+            return f"AnyValue({self.type.format('short')!r}, {self.value!r})"
+        finally:
+            leave_level()
 
     def __reduce__(self):
+        measure(self)
         return AnyValue, (self.type, self.value)
 
 
@@ -459,6 +477,45 @@ cdef class AnyValue:
 (<PyTypeObject*>AnyValue).tp_name = "pvafast.AnyValue"
 
 coercion = Coercion(FieldDesc, Value, UnionValue, AnyValue)
+
+
+cdef int enter_level() except -1:
+    """Go into a value: a program may nest them without end."""
+    if drops.levels >= MOST_LEVELS:
+        raise RecursionError(f"a value of more than {MOST_LEVELS} levels")
+    Py_EnterRecursiveCall(" in a value")
+    drops.levels += 1
+    return 0
+
+
+cdef void leave_level() noexcept:
+    drops.levels -= 1
+    Py_LeaveRecursiveCall()
+
+
+cdef int measure(object leaf) except -1:
+    """RecursionError where a value has too many levels: for what goes into it by itself, as pickle does."""
+    cdef Value v
+    cdef uint32_t i
+    if not isinstance(leaf, (Value, list, UnionValue, AnyValue)):
+        return 0
+    enter_level()
+    try:
+        if isinstance(leaf, Value):
+            v = <Value>leaf
+            for i in range(v.plan.leaves if v.fd is not None else 0):
+                if v.slots[i] != NULL:
+                    measure(<object>v.slots[i])
+        elif isinstance(leaf, list):
+            for item in leaf:
+                measure(item)
+        elif isinstance(leaf, UnionValue):
+            measure((<UnionValue>leaf).value)
+        else:
+            measure((<AnyValue>leaf).value)
+    finally:
+        leave_level()
+    return 0
 
 
 cdef void drop(PyObject* held) noexcept:
@@ -659,7 +716,7 @@ cdef int assign(Value v, uint32_t i, object obj) except -1:
 cdef object plain(object leaf):
     if not isinstance(leaf, (Value, list, UnionValue, AnyValue)):
         return leaf
-    enter_recursive_call()
+    enter_level()
     try:
         if isinstance(leaf, Value):
             return leaf.to_dict() if (<Value>leaf).fd.code == STRUCTURE else leaf[""]
@@ -671,7 +728,7 @@ cdef object plain(object leaf):
             return leaf
         return any_of((<AnyValue>leaf).type, plain((<AnyValue>leaf).value))
     finally:
-        Py_LeaveRecursiveCall()
+        leave_level()
 
 
 cdef object copied(object leaf):
@@ -681,7 +738,7 @@ cdef object copied(object leaf):
         return leaf.copy()
     if not isinstance(leaf, (Value, list, UnionValue, AnyValue)):
         return leaf
-    enter_recursive_call()
+    enter_level()
     try:
         if isinstance(leaf, Value):
             return (<Value>leaf).copy()
@@ -691,7 +748,7 @@ cdef object copied(object leaf):
             return union_of((<UnionValue>leaf).name, copied((<UnionValue>leaf).value))
         return any_of((<AnyValue>leaf).type, copied((<AnyValue>leaf).value))
     finally:
-        Py_LeaveRecursiveCall()
+        leave_level()
 
 
 cdef bint same(object a, object b) except -1:
@@ -702,14 +759,22 @@ cdef bint same(object a, object b) except -1:
         return (
             isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
         )
-    if isinstance(a, list):
-        if not isinstance(b, list) or len(a) != len(b):
+    if a.__class__ is not b.__class__:
+        return False
+    if not isinstance(a, (Value, list, UnionValue, AnyValue)):
+        return bool(a == b)
+    enter_level()
+    try:
+        if not isinstance(a, list):
+            return bool(a == b)
+        if len(a) != len(b):
             return False
         for x, y in zip(a, b):
             if not same(x, y):
                 return False
         return True
-    return a.__class__ is b.__class__ and bool(a == b)
+    finally:
+        leave_level()
 
 
 cdef UnionValue union_of(str name, object value):
@@ -952,7 +1017,7 @@ cdef PyObject* read_elements(FieldDesc fd, Cursor* c, _TypeIds ids, size_t depth
 cdef int write_full(FieldDesc fd, object leaf, Writer w, dict ids) except -1:
     """Write a full value of any type; `leaf` is what a Value holds for it."""
     # A program can put any into any without end.
-    enter_recursive_call()
+    enter_level()
     try:
         if fd.code != STRUCTURE:
             return write_leaf(fd, leaf, w, ids)
@@ -960,7 +1025,7 @@ cdef int write_full(FieldDesc fd, object leaf, Writer w, dict ids) except -1:
             leaf = coercion.structure(fd, leaf)
         return write_leaves(<Value>leaf, 0, (<Value>leaf).plan.leaves, w, ids)
     finally:
-        Py_LeaveRecursiveCall()
+        leave_level()
 
 
 cdef int write_update(Value v, Writer w, dict ids) except -1:
