@@ -4,7 +4,7 @@ SECONDS ?= 600
 ASAN = .venv-asan/bin
 LIBRARY = $(shell gcc -print-file-name=$(1))
 
-.PHONY: test fuzz asan wheels docs
+.PHONY: test fuzz asan valgrind wheels docs
 
 test:
 	$(PYTHON) -m pytest
@@ -23,6 +23,12 @@ asan:
 		PYTHONMALLOC=malloc PVAFAST_BACKEND=c \
 		$(ASAN)/python -m pytest --backend c -p no:cacheprovider --ignore=tests/test_build.py
 	! ls build/asan.* build/ubsan.* 2>/dev/null
+
+valgrind:
+	mkdir -p build
+	PYTHONMALLOC=malloc PVAFAST_BACKEND=c valgrind --leak-check=full --show-leak-kinds=definite --num-callers=40 --xml=yes \
+		--xml-file=build/valgrind.xml $(PYTHON) tests/errorpaths.py
+	$(PYTHON) tests/errorpaths.py build/valgrind.xml
 
 wheels:
 	bash tools/wheels.sh $(PYTHON)
