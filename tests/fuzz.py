@@ -432,18 +432,18 @@ def projection(twin: SimpleNamespace, data: bytes, order: str) -> Any:
 
 
 def type_text(twin: SimpleNamespace, data: bytes, order: str) -> Any:
-    """A type as text, which must survive being written; in pvinfo's form, which does not tell all, its text must."""
+    """A type as text, which must survive being written; in pvinfo's form once it was read from it, as it does not tell all."""
     parse = twin.introspection.FieldDesc.parse
     type = parse(data.decode("utf-8", "surrogateescape"))
     forms = [str(type), type.format("pvinfo"), type.format("short")]
     if (again := parse(forms[0])) != type:
         raise AssertionError(f"{forms[0]!r} reads back as {again}")
     try:
-        again = parse(forms[1])
+        told = parse(forms[1])
     except EncodeError:  # an id without members looks like a misspelt type
-        again = type
-    if again.format("pvinfo") != forms[1]:
-        raise AssertionError(f"{forms[1]!r} reads back as {again}")
+        return forms
+    if (again := parse(told.format("pvinfo"))) != told:
+        raise AssertionError(f"{forms[1]!r} reads as {told}, and that back as {again}")
     return forms
 
 
