@@ -295,6 +295,8 @@ def stored(data: bytes, order: str) -> None:
                 pass
         except DecodeError:
             pass
+        finally:
+            Path(f"{file.name}.torn").unlink(missing_ok=True)  # what the writer cut off
 
 
 CODECS = ("", *codecs.DECODERS, "unknown")
