@@ -41,8 +41,12 @@ class RawClient:
         self.conn = ClientConnection(**({"user": "tester", "host": "here"} | options))
         self.seen: list[Any] = []
         if validate:
-            self.until(Greeted)
-            self.until(Validated)
+            try:
+                self.until(Greeted)
+                self.until(Validated)
+            except BaseException:
+                self.sock.close()
+                raise
 
     def __enter__(self) -> RawClient:
         return self

@@ -211,6 +211,51 @@ def test_limits_of_a_client(serve: Callable[..., Server], caplog: pytest.LogCapt
     until(lambda: "more than 5 operations at offset 0 (Limits.operations)" in caplog.text)
 
 
+def test_clients_beyond_the_most(serve: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:
+    server = serve({"x": 1.0}, max_connections=2)
+    with RawClient(server.port) as client:
+        for _ in range(2):
+            with RawClient(server.port) as second:
+                for _ in range(3):
+                    with pytest.raises(ConnectionError):
+                        RawClient(server.port)
+                assert second.get("x")["value"] == client.get("x")["value"] == 1.0
+            until(lambda: len(server.connections) == 1)
+    # Once each time that it came to that.
+    assert caplog.text.count("2 clients are connected, more are turned away") == 2
+    with pytest.raises(ValueError, match="max_connections"):
+        Server(max_connections=0)
+
+
+def test_channels_without_end_do_not_keep_others_waiting(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One message asks for 5,000 channels; another client asks for one while the first of them is opened."""
+    monkeypatch.setattr(session_module, "_TURN", 0.0)
+    opened: list[str] = []
+    asked = threading.Event()
+
+    class Everything(Provider):
+        def open(self, name: str, peer: Peer) -> PV | None:
+            if not opened:
+                asked.wait(10)  # the first: until both have asked
+            opened.append(name)
+            return pv
+
+    pv = PV("double", 1.0)
+    server = serve({}, providers=[Everything()])
+    with RawClient(server.port) as greedy, RawClient(server.port) as other:
+        channels = [(greedy.conn.new_cid(), f"many{i}") for i in range(5_000)]
+        greedy.send(messages.CreateChannel(channels=tuple(channels)))
+        other.send(messages.CreateChannel(channels=((other.conn.new_cid(), "one"),)))
+        asked.set()
+        other.until(ChannelOpened)
+        for _ in channels:
+            greedy.until(ChannelOpened)
+    assert [name for name in opened if name != "one"] == [name for _, name in channels]
+    assert opened.index("one") < 1_000
+
+
 def test_handlers_that_never_end(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """So many run for a client, one more is refused; they end with the client."""
     monkeypatch.setattr(session_module, "_RUNNING", 10)

@@ -60,7 +60,7 @@ class Server:
     config: addresses, ports and times; by default from the environment (``EPICS_PVAS_...``); `settings` are fields of it.
     limits: of what one client can cause. byteorder: in which it sends. segment_size: cut messages in pieces; clients need
     no such thing. queue_bytes: the most that the updates may have which wait for one client; frames are counted in full, though
-    they are shared.
+    they are shared. max_connections: those of more clients are closed at once.
 
     Under asyncio ``async with Server(...)``; in a thread of its own ``with Server(...).running()``; in this one ``Server(...).run()``.
     `add`, `remove` and all that PVs can do may be done in any thread.
@@ -76,6 +76,7 @@ class Server:
         byteorder: str = "little",
         segment_size: int | None = None,
         queue_bytes: int = 256 << 20,
+        max_connections: int = 10_000,
         **settings: Any,
     ) -> None:
         if config is None:
@@ -88,7 +89,11 @@ class Server:
         self.limits = limits or Limits()
         self.byteorder = byteorder
         self.segment_size = segment_size
+        if max_connections < 1:
+            raise ValueError(f"max_connections must be positive, not {max_connections}")
         self.queue_bytes = queue_bytes
+        self.max_connections = max_connections
+        self._full = False
         self.guid = new_guid()
         self.providers = tuple(providers)
         self._pvs: dict[str, PV] = {}
@@ -371,6 +376,12 @@ class Server:
                 self.loop.remove_reader(listener.fileno())
                 self.loop.call_later(_PAUSE, self._accept_again, listener)
                 return
+            if len(self._sessions) >= self.max_connections:
+                sock.close()
+                if not self._full:
+                    self._full = True
+                    _log.warning("%d clients are connected, more are turned away", self.max_connections)
+                continue
             try:
                 self._sessions[Session(self, sock)] = None
             except OSError as error:  # it is gone again
@@ -394,6 +405,8 @@ class Server:
     def forget(self, session: Session) -> None:
         """It is closed."""
         self._sessions.pop(session, None)
+        if self._full and len(self._sessions) < self.max_connections * 0.9:
+            self._full = False  # the next time is told of again
 
     def wake(self, subscription: Subscription) -> None:
         """To be flushed by the loop; from any thread."""

@@ -44,6 +44,9 @@ BitSet = bitset.BitSet
 _ROOM: Final = 1 << 18
 # A client can send a million requests and read no answer: with so many bytes unread, its requests wait.
 _UNREAD: Final = 1 << 20
+# One message can open 100,000 channels: after so many events and seconds the other clients have their turn.
+_EVENTS: Final = 32
+_TURN: Final = 0.01
 # A client can ask for what takes for ever, again and again: so many handlers run for it at once.
 _RUNNING: Final = 10_000
 
@@ -142,7 +145,9 @@ class Session:
     # -- the stream
 
     def _received(self, events: Iterator[Any]) -> None:
-        for event in events:
+        until = self._loop.time() + _TURN
+        others = False
+        for n, event in enumerate(events, 1):
             if type(event) is OperationRequest:
                 self._requested(event.operation, event.message)
             elif type(event) is ChannelRequested:
@@ -157,10 +162,16 @@ class Session:
                 return
             if self.stream.unsent > _UNREAD:
                 break
+            if not n % _EVENTS and self._loop.time() > until:
+                others = True
+                break
         self.stream.write(())  # what the connection answers by itself, echoes for one
         if self.stream.unsent > _UNREAD:
             self._holding = True
             self.stream.pause()
+        elif others:
+            self.stream.pause()
+            self._loop.call_soon(self._take_up)
 
     def _go_on(self) -> None:
         """Take the requests that waited, if it is time."""
@@ -168,6 +179,12 @@ class Session:
             return
         self._holding = False
         self._resumed = self._loop.time()
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Read again, and take what was left of what has come."""
+        if self.stream.is_closed:
+            return
         self.stream.resume()
         try:
             self._received(self.connection.events())
