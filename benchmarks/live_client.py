@@ -284,12 +284,19 @@ def child(group: str, name: str, address: str) -> float:
     )
 
 
+def started(server: list[str]) -> tuple[subprocess.Popen[str], str]:
+    """A server in a process of its own, which prints its port; and its address."""
+    process = subprocess.Popen(
+        [sys.executable, *server], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, f"127.0.0.1:{process.stdout.readline().strip()}"
+
+
 def measure(group: str, rounds: int) -> dict[str, list[float]]:
     server, subjects = GROUPS[group]
-    process = subprocess.Popen([sys.executable, *server], stdout=subprocess.PIPE, text=True)
+    process, address = started(server)
     try:
-        assert process.stdout is not None
-        address = f"127.0.0.1:{process.stdout.readline().strip()}"
         found: dict[str, list[float]] = {name: [] for name in subjects}
         for _ in range(rounds):
             for name in subjects:

@@ -14,6 +14,8 @@ import sys
 import threading
 from functools import cache
 
+import numpy as np
+
 from .messages import TYPE_AT, described, stream, update
 
 HELLO = (
@@ -32,19 +34,22 @@ def reply(command: int, payload: bytes) -> bytes:
 
 
 @cache
-def piece(name: str, ioid: bytes) -> tuple[bytes, int]:
-    """Updates of an operation, and how many."""
+def recorded(name: str) -> tuple[bytes, int]:
+    """Updates as they were recorded, and how many."""
     if name == "nts.vt":
-        one = stream(1)
-        raw = stream(PIECE // len(one))
-    else:
-        one = update(name)
-        raw = one * max(1, PIECE // len(one))
-    count = len(raw) // len(one)
-    patched = bytearray(raw)
-    for i in range(count):
-        patched[i * len(one) + IOID_AT : i * len(one) + IOID_AT + 4] = ioid
-    return bytes(patched), count
+        count = PIECE // len(stream(1))
+        return stream(count), count
+    count = max(1, PIECE // len(update(name)))
+    return update(name) * count, count
+
+
+@cache
+def piece(name: str, ioid: bytes) -> tuple[bytes, int]:
+    """The same of an operation. It is in the time of a client's first update, so it has to be quick."""
+    raw, count = recorded(name)
+    patched = np.frombuffer(raw, np.uint8).reshape(count, -1).copy()
+    patched[:, IOID_AT : IOID_AT + 4] = np.frombuffer(ioid, np.uint8)
+    return patched.tobytes(), count
 
 
 def send(sock: socket.socket, name: str, count: int, ioid: bytes) -> None:

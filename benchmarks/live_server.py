@@ -158,6 +158,14 @@ class Receiver:
                 return sizes[4]
 
 
+def sink(port: int) -> None:
+    """Receive what a server on that port posts, until it goes; tells the port once the monitor has begun."""
+    receiver = Receiver(port, bare=False)
+    print(port, flush=True)
+    while receiver.sock.recv_into(receiver.buffer):
+        pass
+
+
 def measure(script: str, *arguments: object, size: int | None = None, seconds: float) -> float:
     process = subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],

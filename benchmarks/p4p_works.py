@@ -1,4 +1,4 @@
-"""What p4p can be asked without a network: to make arrays of a Value that was received, and decoded in C++."""
+"""What p4p can be asked: to make arrays of a Value that was received, and decoded in C++; and, over a socket, a get."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 from p4p import Type, Value
 from p4p.nt import NTNDArray
 
-from . import messages
+from . import bench_live, messages
 from .bench_projection import MEMBERS, ROWS, check_columns, row
+from .live_client import p4p_context
 from .subjects import Work
 
 
@@ -41,3 +42,8 @@ def rows_to_columns(kind: str) -> Work:
 
     check_columns(run().__getitem__)
     return Work(run)
+
+
+def get() -> Work:
+    context = bench_live.held.enter_context(p4p_context(bench_live.pvs()))
+    return bench_live.repeated_gets(lambda: context.get("pv7"))

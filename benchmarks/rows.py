@@ -116,6 +116,22 @@ THREADS = [
     for n in (1, 2, 4)
 ]
 
+# Beside those of live_*.py, see run.py.
+LIVE = [
+    Row(f"{text}: {way}", None, "bench_live", function)
+    for text, way, function in (
+        ("one get of pvafast's server", "blocking", "get"),
+        ("one get of pvafast's server", "asyncio", "get_in_asyncio"),
+        ("one get of pvafast's server", "asyncio, 100 in flight", "get_many"),
+        ("one of 10,000 scalar updates", "blocking", "updates"),
+        ("one of 10,000 scalar updates", "asyncio", "updates_in_asyncio"),
+        ("one of 10,000 scalar updates", "into columns", "updates_into_columns"),
+        ("one of 200 frames of 512×512 uint16", "blocking", "frames"),
+        ("one post, 4 at a time", "thread", "post"),
+        ("one post of a frame of 512×512 uint16, 3 at a time", "thread", "post_frames"),
+    )
+]
+
 GROUPS: dict[str, list[Row]] = {
     "decode": DECODE,
     "encode": ENCODE,
@@ -126,5 +142,5 @@ GROUPS: dict[str, list[Row]] = {
     "sizes": SIZES,
     "fields": FIELDS,
     "threads": THREADS,
-    "live": [],  # those of live_*.py, see run.py
+    "live": LIVE,
 }

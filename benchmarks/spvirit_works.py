@@ -1,8 +1,9 @@
-"""The works that spvirit.codec can do, under the names of those of the twins. It decodes full values, to dicts."""
+"""The works that spvirit.codec can do, under the names of those of the twins. It decodes full values, to dicts; and a get of its client."""
 
 from __future__ import annotations
 
 import numpy as np
+from spvirit import lowlevel
 from spvirit.codec import decode_introspection, decode_value, encode_put_payload
 
 from . import (
@@ -10,6 +11,7 @@ from . import (
     bench_buffer,
     bench_fields,
     bench_introspection,
+    bench_live,
     bench_projection,
     bench_value,
     messages,
@@ -117,3 +119,9 @@ def rows_to_columns(kind: str, *members: str) -> Work:
     if not members:
         bench_projection.check_columns(run().__getitem__)
     return Work(run)
+
+
+def get() -> Work:
+    """Over a socket: the value out of the dict."""
+    channel = lowlevel.Channel.connect("pv7", bench_live.pvs(), 5.0)
+    return bench_live.repeated_gets(lambda: channel.get().value["value"])
