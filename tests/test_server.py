@@ -448,6 +448,23 @@ def test_a_source_that_waits(serve: Callable[..., Server]) -> None:
 # -- a PV that is closed, opened, removed
 
 
+@pytest.mark.parametrize("more", [{"put": lambda put: None}, {"writable": True}])
+def test_never_opened(serve: Callable[..., Server], more: dict[str, Any]) -> None:
+    """What can be put will have a value, also where calls are answered before: who asks for it waits."""
+    pv = PV(rpc=lambda call: 2.5, **more)
+    server = serve({"x": pv, "calls": PV(rpc=lambda call: 3.5)})
+    with RawClient(server.port) as client:
+        sid = client.open("x")
+        client.send(messages.GetInit(sid=sid, ioid=100, request=Value({"field": {}})))
+        assert normative.read(client.rpc("x")) == 2.5
+        client.sync()
+        assert client.nothing()
+        pv.open(NTD, 1.0)
+        assert client.reply(100).type == NTD.type
+        with pytest.raises(RemoteError, match="calls has no value, it answers calls"):
+            client.get("calls")
+
+
 def test_closed_under_a_monitor(serve: Callable[..., Server]) -> None:
     """The client is told, comes back, and its requests wait until the PV is open: with another type."""
     pv = PV(NTD, 1.0)

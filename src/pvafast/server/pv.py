@@ -280,8 +280,10 @@ class PV:
 
     @property
     def calls_only(self) -> bool:
-        """It was never opened, and answers calls."""
-        return not self._opened and self.rpc_handler is not None
+        """It answers calls, was never opened, and nothing can be put into it."""
+        if self._opened or self.writable or self.put_handler is not None:
+            return False
+        return self.rpc_handler is not None
 
     def check(self, peer: Peer, what: What, name: str) -> None:
         """Refused where the PV, or the access check, does not allow a client to do this."""
