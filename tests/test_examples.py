@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 
 import pvafast.sync
-from pvafast import PV, RemoteError, Server
+from pvafast import PV, RemoteError, Server, ndarray
 from pvafast.network import ServerConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+SOURCE = str(Path(pvafast.__file__).parents[1])
 
 
 @contextmanager
 def started(example: str, *arguments: object, port: int = 0) -> Iterator[subprocess.Popen[str]]:
     """An example in a process of its own. Its clients find the server of that port; its servers are found by nobody."""
     environment = {
-        **os.environ, "PYTHONPATH": str(Path(pvafast.__file__).parents[1]), "PYTHONUNBUFFERED": "1",
+        **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (SOURCE, os.environ.get("PYTHONPATH")))), "PYTHONUNBUFFERED": "1",
         "EPICS_PVA_NAME_SERVERS": f"127.0.0.1:{port}" if port else "", "EPICS_PVA_ADDR_LIST": "",
         "EPICS_PVA_AUTO_ADDR_LIST": "NO", "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1", "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
     }  # fmt: skip
@@ -162,3 +163,99 @@ def test_ioc() -> None:
                         break
             assert seen == [(0, ""), (1, "HIGH"), (2, "HIHI")]
             assert client.rpc("furnace:settle", within=0.5) >= 96.5
+
+
+# --- docs/howto/frames.md ---------------------------------------------------------------------------------------------
+
+SHAPE = (96, 128)
+
+
+def image(number: int) -> np.ndarray:
+    return np.arange(SHAPE[0] * SHAPE[1], dtype=np.uint16).reshape(SHAPE) + number
+
+
+def camera(
+    numbers: Iterable[int], codecs: Sequence[str], example: str, *arguments: object, status: int = 0
+) -> list[str]:
+    """What an example says that takes frames of these numbers, compressed in turn, from the PV `cam`."""
+    values = [
+        ndarray.encode(image(number), unique_id=number, codec=codecs[n % len(codecs)])
+        for n, number in enumerate(numbers)
+    ]
+    cam = PV(values[0])
+    with (
+        Server({"cam": cam}, config=ServerConfig.isolated()).running() as server,
+        started(example, "cam", *arguments, port=server.port) as process,
+    ):
+        until(lambda: cam.subscriptions or process.poll() is not None, 60)
+        for value in values[1:]:
+            assert cam.wait_drained(10)
+            cam.post(value)
+        return ended(process, status)
+
+
+@pytest.mark.parametrize(
+    ("codecs", "number"),
+    [
+        ([""], None),
+        (["zlib"], 1),
+        (["zlib", "", "lz4"], 1),
+        (["", "zlib"], None),
+        (["blosc"], 32001),
+        (["lz4"], 32004),
+        (["lz4hdf5"], 32004),
+        (["bslz4"], 32008),
+    ],
+    ids=lambda x: "+".join(one or "raw" for one in x) if isinstance(x, list) else "",
+)
+def test_frames_into_hdf5(codecs: list[str], number: int | None, tmp_path: Path) -> None:
+    """All pixels and numbers are in the file. Compressed frames are as they came, and the filter of that number reads them."""
+    h5py = pytest.importorskip("h5py")
+    if number is not None and number > 1:
+        pytest.importorskip("hdf5plugin")
+    path = tmp_path / "run.h5"
+    lines = camera(range(100, 107), codecs, "frames_hdf5.py", path, 7)
+    assert lines[-1] == f"7 frames in {path}, 0 missing"
+    with h5py.File(path) as file:
+        images = file["images"]
+        assert (images.shape, images.dtype, images.chunks) == ((7, *SHAPE), np.uint16, (1, *SHAPE))
+        filters = images.id.get_create_plist()
+        assert [filters.get_filter(i)[0] for i in range(filters.get_nfilters())] == [number] * (
+            number is not None
+        )
+        for n in range(7):
+            assert np.array_equal(images[n], image(100 + n))
+            if number is not None and codecs[n % len(codecs)] == codecs[0]:
+                sent = ndarray.encode(image(100 + n), codec=codecs[0])["value"].value.tobytes()
+                mask, chunk = images.id.read_direct_chunk((n, 0, 0))
+                assert (mask, chunk[-len(sent) :]) == (0, sent)
+                assert len(chunk) - len(sent) == {"lz4": 16, "bslz4": 12}.get(codecs[0], 0)
+        assert file["unique_id"][:].tolist() == list(range(100, 107))
+
+
+def test_frames_into_hdf5_that_are_missing(tmp_path: Path) -> None:
+    """They are told, and the exit status is 1."""
+    pytest.importorskip("h5py")
+    lines = camera([1, 2, 5, 6], [""], "frames_hdf5.py", tmp_path / "run.h5", 4, status=1)
+    assert "4 frames: 2 missing (33 %)" in lines
+    assert lines[-1].endswith("4 frames in " + str(tmp_path / "run.h5") + ", 2 missing")
+
+
+@pytest.mark.parametrize("count", [7, 16, 20])
+def test_frames_into_zarr(count: int, tmp_path: Path) -> None:
+    """All pixels and numbers are in the store, in shards of 16 frames."""
+    zarr = pytest.importorskip("zarr")
+    path = tmp_path / "run.zarr"
+    lines = camera(range(5, 5 + count), ["", "zlib"], "frames_zarr.py", path, count)
+    assert lines[-1] == f"{count} frames in {path}, 0 missing"
+    images = zarr.open_group(path, mode="r")["images"]
+    assert (images.shape, images.chunks, images.shards) == ((count, *SHAPE), (1, *SHAPE), (16, *SHAPE))
+    assert np.array_equal(images[:], np.stack([image(5 + n) for n in range(count)]))
+    assert zarr.open_group(path, mode="r")["unique_id"][:].tolist() == list(range(5, 5 + count))
+    assert len([file for file in (path / "images" / "c").rglob("*") if file.is_file()]) == -(-count // 16)
+
+
+def test_frames_into_torch() -> None:
+    pytest.importorskip("torch")
+    lines = camera(range(1, 6), ["", "zlib"], "frames_torch.py", 5)
+    assert lines == [f"5 frames, 0 dropped; mean {image(3).mean():.3f}, largest {image(3).max():.3f}"]
