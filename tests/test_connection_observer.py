@@ -593,9 +593,10 @@ def test_memory_is_bounded() -> None:
     assert last(found).pv == "pv199"
     assert len(observer.operations) <= 20
     assert len(observer.channels) <= 10
-    for table in (observer._cids, observer._sids, observer._names, observer._valued, observer._steady):
+    known = observer._known
+    for table in (known._cids, known._names, known._valued, known._steady):
         assert len(table) <= 20
-    assert len(observer._ended) <= 64
+    assert len(known._ended) <= 64
 
 
 def test_events_can_be_left_and_taken_up() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvafast import AnyValue, BitSet, Codec, DecodeError, EncodeError, FieldDesc, Limits, Value, request
-from pvafast.request import Request, select
+from pvafast.request import Request, select, text
 
 NTSCALAR = FieldDesc.parse("""
 epics:nt/NTScalar:1.0
@@ -577,8 +577,8 @@ texts = st.text(max_size=5) | st.sampled_from(["true", "4", "50%", 'a"b', "[", "
 options = st.dictionaries(names.filter(lambda name: name != ""), texts, max_size=3)
 
 
-def as_node(parts: tuple[dict[str, str], dict[str, request.Node]]) -> request.Node:
-    return request.Node(tuple(parts[0].items()), tuple(parts[1].items()))
+def as_node(parts: tuple[dict[str, str], dict[str, text.Node]]) -> text.Node:
+    return text.Node(tuple(parts[0].items()), tuple(parts[1].items()))
 
 
 nodes = st.recursive(
@@ -586,7 +586,7 @@ nodes = st.recursive(
     lambda inner: st.tuples(options, st.dictionaries(names, inner, max_size=3)).map(as_node),
     max_leaves=8,
 )
-requests = st.builds(Request, st.dictionaries(st.sampled_from(request.PARTS), nodes), options)
+requests = st.builds(Request, st.dictionaries(st.sampled_from(text.PARTS), nodes), options)
 
 
 @given(requests)
@@ -598,7 +598,7 @@ def test_round_trip_of_text(asked: Request) -> None:
 def test_round_trip_of_structure(asked: Request, order: Any) -> None:
     value = asked.to_value(order)
     read = Request.read(value)
-    if order == "pvxs" and not any(map(asked.node, request.PARTS)):
+    if order == "pvxs" and not any(map(asked.node, text.PARTS)):
         asked = Request.parse("field()" + str(asked))  # pvxs always names the fields
     assert read == asked
     assert Request.read(received(wire(value))) == read

@@ -2,6 +2,7 @@
 
 from .._backend import monitor
 from .client import ClientConnection
+from .conversation import ObservedChannel, ObservedOperation
 from .events import (
     Cancelled,
     ChannelClosed,
@@ -21,7 +22,7 @@ from .events import (
     Received,
     Validated,
 )
-from .observer import ObservedChannel, ObservedOperation, Observer
+from .observer import Observer
 from .server import EncodedUpdate, ServerConnection
 from .shared import Channel, Connection, ConnectionOperation
 

@@ -10,13 +10,14 @@ from .._backend import bitset, framing, introspection, monitor
 from ..messages import PvaMessage, Status
 
 if TYPE_CHECKING:
-    from .observer import ObservedOperation
+    from .conversation import ObservedOperation
     from .shared import Channel, ConnectionOperation
 
 # A monitor update: of a connection of one's own, and of an observed one.
 Update: TypeAlias = monitor.Update
 Role: TypeAlias = Literal["client", "server"]
 NO_BITS: Final = bitset.BitSet()
+ROOT_BIT: Final = bitset.BitSet((0,))
 
 
 class Event:

@@ -8,11 +8,12 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, final
 
 from .. import messages
-from .._backend import bitset, codec, framing, introspection, monitor, value
+from .._backend import codec, framing, introspection, monitor, value
 from ..errors import DecodeError, LocalProtocolError
 from ..limits import Limits
 from ..messages import Command, PvaMessage
-from .events import NO_BITS, Malformed, Observed, Role
+from .conversation import Conversation, Name, ObservedChannel, ObservedOperation
+from .events import NO_BITS, ROOT_BIT, Malformed, Observed, Role
 from .shared import without_any
 
 Update: TypeAlias = monitor.Update
@@ -21,72 +22,16 @@ receive_updates: Final = monitor.receive_updates
 FieldDesc: TypeAlias = introspection.FieldDesc
 # A stream of the conversation: who sends it; 0 or 1 where that shall be learnt from it; None for both directions in one.
 Stream: TypeAlias = Role | Literal[0, 1] | None
-Name: TypeAlias = "str | tuple[str, ...]"
 
-_ROOT: Final = bitset.BitSet((0,))
-_STALE: Final = "messages before this one were lost: fields may be out of date"
 # So many messages with the same direction bit tell who sends a stream.
 _CERTAIN: Final = 3
-# Operations that have ended are kept for replies on their way, so many of them.
-_ENDED_KEPT: Final = 64
-# Where only the server is heard, GETs never end: so many of them keep their last value.
-_VALUES_KEPT: Final = 1024
 _WITH_IOID: Final = frozenset({10, 11, 12, 13, 14, 15, 16, 17, 20, 21})
-
-
-@final
-class ObservedChannel:
-    """A channel, as far as it is known. cid, sid: None, name: "" where it is not."""
-
-    __slots__ = ("cid", "ioids", "name", "sid")
-
-    def __init__(self, cid: int | None = None, sid: int | None = None, name: str = "") -> None:
-        self.cid = cid
-        self.sid = sid
-        self.name = name
-        # Of its operations, for when it closes.
-        self.ioids: dict[int, None] = {}
-
-    def __repr__(self) -> str:
-        return f"<ObservedChannel {self.name!r} cid={self.cid} sid={self.sid}>"
-
-
-@final
-class ObservedOperation(messages.Operation):
-    """An operation, as far as it is known.
-
-    channel: None if no request of it was seen. seen, put_seen: the fields that `value` and `put_value` ever had.
-    requested, replied: its INIT (or GET_FIELD) was seen. ended: nothing but late replies is to come.
-    """
-
-    __slots__ = ("channel", "ended", "fresh", "gaps", "put_seen", "replied", "requested")
-
-    def __init__(self, command: int, ioid: int, gaps: int) -> None:
-        super().__init__(command, ioid)
-        self.channel: ObservedChannel | None = None
-        self.put_seen = NO_BITS
-        self.requested = False
-        self.replied = False
-        self.ended = False
-        # How many gaps its value has made up for; what came since the last one.
-        self.gaps = gaps
-        self.fresh = NO_BITS
-
-    @property
-    def channel_sid(self) -> int | None:
-        """The server's number of its channel."""
-        return None if self.channel is None else self.channel.sid
-
-    @property
-    def channel_cid(self) -> int | None:
-        """The client's number of its channel."""
-        return None if self.channel is None else self.channel.cid
 
 
 class _Side:
     """What one role sends."""
 
-    __slots__ = ("begun", "codec", "from_server", "gaps", "role", "unknown")
+    __slots__ = ("begun", "codec", "from_server", "role", "unknown")
 
     def __init__(self, role: Role, limits: Limits) -> None:
         self.role = role
@@ -95,7 +40,6 @@ class _Side:
         self.begun = False
         # Why a type id may be unknown without anything being wrong.
         self.unknown = ""
-        self.gaps = 0
 
 
 class _Damage:
@@ -143,12 +87,6 @@ class _Batch:
         self.at = 0
 
 
-def _trim(table: dict[Any, Any], limit: int) -> None:
-    """Forget the oldest entries above the limit."""
-    while len(table) > limit:
-        del table[next(iter(table))]
-
-
 @final
 class Observer:
     """Decodes both directions of a conversation between others, or one of them, from its start or from its middle.
@@ -167,34 +105,21 @@ class Observer:
         self._streams: dict[Stream, _Stream] = {}
         # Messages in the order in which they came, and events between them.
         self._work: deque[_Batch | Malformed | Iterator[Update]] = deque()
-        self._cids: dict[int, ObservedChannel] = {}
-        self._sids: dict[int, ObservedChannel] = {}
-        # Names by cid, from SEARCH or learn_name().
-        self._names: dict[int, str] = {}
-        self._operations: dict[int, ObservedOperation] = {}
-        self._ended: deque[ObservedOperation] = deque()
-        self._valued: dict[int, ObservedOperation] = {}
-        # Those whose updates take the straight way.
-        self._steady: dict[int, ObservedOperation] = {}
+        self._known = Conversation(limits)
 
     @property
     def operations(self) -> Mapping[int, ObservedOperation]:
         """The operations known now, by ioid."""
-        return MappingProxyType(self._operations)
+        return MappingProxyType(self._known.operations)
 
     @property
     def channels(self) -> Mapping[int, ObservedChannel]:
         """The channels known now, by sid."""
-        return MappingProxyType(self._sids)
+        return MappingProxyType(self._known.sids)
 
     def learn_name(self, cid: int, name: str) -> None:
         """Tell the name of a channel that is known from elsewhere: cids are those of the client's UDP searches."""
-        self._names.pop(cid, None)
-        self._names[cid] = name
-        _trim(self._names, self._limits.channels)
-        channel = self._cids.get(cid)
-        if channel is not None and not channel.name:
-            self._call(channel, name)
+        self._known.learn_name(cid, name)
 
     def receive_data(self, direction: Stream, data: Any, time: Any = None) -> None:
         """The next bytes of a stream; `time` comes back in the events.
@@ -217,7 +142,7 @@ class Observer:
         while at < len(chunks):
             if stream.side is server and server.begun and stream.damage is None and not self._work:
                 at, rest = receive_updates(
-                    stream.framer, chunks, times, at, self._operations, server.codec, found
+                    stream.framer, chunks, times, at, self._known.operations, server.codec, found
                 )
                 if rest is None:
                     break
@@ -282,7 +207,7 @@ class Observer:
             stream, pending, time = item.stream, item.messages, item.time
             if stream.side is not self._client and server.begun:
                 # Updates of monitors are nearly all that there is: they take the straight way.
-                plain = read_updates(pending, item.at, self._operations, server.codec, time)
+                plain = read_updates(pending, item.at, self._known.operations, server.codec, time)
                 if plain:
                     item.at += len(plain)
                     if item.at == len(pending):
@@ -362,12 +287,9 @@ class Observer:
     def _blind(self, stream: _Stream, reason: str) -> None:
         """Something of the stream was lost."""
         for side in (self._client, self._server) if stream.side is None else (stream.side,):
-            side.gaps += 1
             side.unknown = reason
             if side is self._server:
-                for operation in self._steady.values():
-                    operation.steady = None
-                self._steady.clear()
+                self._known.gap()
 
     # -- messages
 
@@ -379,7 +301,7 @@ class Observer:
             decoded = messages.decode(
                 message,
                 codec=side.codec,
-                operations=self._operations,
+                operations=self._known.operations,
                 from_server=side.from_server,
                 lenient=bool(side.unknown),
             )
@@ -391,30 +313,29 @@ class Observer:
         seen = overrun = NO_BITS
         pv: Name = ""
         if isinstance(decoded, messages.Reply):
-            operation, data, seen, stale = self._reply(decoded)
+            operation, data, seen, stale = self._known.reply(decoded)
             overrun = getattr(decoded, "overrun", NO_BITS)
             note = note or stale
         elif isinstance(decoded, messages.Request):
-            operation = self._request(decoded)
-            pv = self._channel(decoded.sid).name
+            operation = self._known.request(decoded)
+            pv = self._known.channel(decoded.sid).name
             data = getattr(decoded, "value", None)
             if data is not None:
-                seen = data.changed if isinstance(data, value.Value) else _ROOT
+                seen = data.changed if isinstance(data, value.Value) else ROOT_BIT
             if isinstance(decoded, messages.Rpc):
-                seen = _ROOT
+                seen = ROOT_BIT
         else:
-            pv = self._other(side, decoded)
+            pv = self._known.other(decoded)
         if operation is not None:
-            pv = self._pv(operation) or pv
+            pv = self._known.pv(operation) or pv
         if operation is not None and isinstance(decoded, messages.MonitorUpdate):
             if decoded.value is None:
                 operation.gaps = -1
                 operation.fresh = NO_BITS
             elif not decoded.trailing:
                 # The next ones can take the straight way, unless they bring types along or more than was seen so far.
-                if not note and operation.gaps == side.gaps and without_any(data.type):
-                    operation.steady = operation.reads
-                    self._steady[operation.ioid] = operation
+                if not note and operation.gaps == self._known.gaps and without_any(data.type):
+                    self._known.steady(operation)
                 return Update(operation, message, data, overrun, time, seen, note)
         return Observed(
             side.role, message.offset, time, message, pv, operation, data, seen, overrun, note, decoded
@@ -479,240 +400,8 @@ class Observer:
         order: Literal["little", "big"] = "big" if message.flags & 0x80 else "little"
         ids = [int.from_bytes(head[i : i + 4], order) for i in range(0, len(head) - 3, 4)]
         if side.from_server:
-            operation = self._operations.get(ids[0]) if ids else None
-            return operation, self._pv(operation) if operation is not None else ""
-        channel = self._sids.get(ids[0]) if ids else None
-        operation = self._operations.get(ids[1]) if len(ids) > 1 else None
+            operation = self._known.operations.get(ids[0]) if ids else None
+            return operation, self._known.pv(operation) if operation is not None else ""
+        channel = self._known.sids.get(ids[0]) if ids else None
+        operation = self._known.operations.get(ids[1]) if len(ids) > 1 else None
         return operation, channel.name if channel is not None else ""
-
-    # -- channels
-
-    def _channel(self, sid: int) -> ObservedChannel:
-        channel = self._sids.get(sid)
-        if channel is None:
-            channel = self._sids[sid] = ObservedChannel(sid=sid)
-            _trim(self._sids, self._limits.channels)
-        return channel
-
-    def _call(self, channel: ObservedChannel, name: str) -> None:
-        """The name of a channel has become known: also to the operations that it has by now."""
-        channel.name = name
-        for ioid in channel.ioids:
-            operation = self._operations.get(ioid)
-            if operation is not None and operation.channel is channel:
-                operation.pv = name
-
-    def _pv(self, operation: ObservedOperation) -> str:
-        """The name of the operation's channel, which may have become known after the operation."""
-        if not operation.pv and operation.channel is not None:
-            operation.pv = operation.channel.name
-        return operation.pv
-
-    def _other(self, side: _Side, decoded: PvaMessage) -> Name:
-        """A message that belongs to no operation; its PV."""
-        if isinstance(decoded, messages.CreateChannel):
-            for cid, name in decoded.channels:
-                self._asked(cid, name)
-            names = tuple(name for _, name in decoded.channels)
-            return names[0] if len(names) == 1 else names
-        if isinstance(decoded, messages.CreateChannelReply):
-            return self._created(decoded)
-        if isinstance(decoded, messages.DestroyChannel):
-            channel = self._destroyed(decoded)
-            return "" if channel is None else channel.name
-        if isinstance(decoded, messages.Search):
-            for cid, name in decoded.channels:
-                self.learn_name(cid, name)
-            return tuple(name for _, name in decoded.channels)
-        if isinstance(decoded, messages.SearchResponse):
-            return tuple(self._name(cid) for cid in decoded.cids)
-        if isinstance(decoded, messages.AclChange):
-            return self._name(decoded.cid)
-        if isinstance(decoded, messages.RemoteMessage):
-            operation = self._operations.get(decoded.ioid)
-            return "" if operation is None else self._pv(operation)
-        if isinstance(decoded, messages.MultipleData):
-            return tuple(self._pv(self._reply(reply)[0]) for reply in decoded.replies)
-        return ""
-
-    def _name(self, cid: int) -> str:
-        name = self._names.get(cid, "")
-        if not name and cid in self._cids:
-            name = self._cids[cid].name
-        return name
-
-    def _asked(self, cid: int, name: str) -> None:
-        """A client asks for a channel. Its reply may have been seen before, when directions come out of step."""
-        channel = self._cids.get(cid)
-        if channel is None or channel.name not in ("", name):
-            channel = ObservedChannel(cid)
-        self._cids.pop(cid, None)
-        self._cids[cid] = channel
-        self._call(channel, name)
-        _trim(self._cids, self._limits.channels)
-
-    def _created(self, decoded: messages.CreateChannelReply) -> str:
-        cid, sid = decoded.cid, decoded.sid
-        asked = self._cids.get(cid)
-        name = asked.name if asked is not None and asked.name else self._names.get(cid, "")
-        if decoded.reason or not decoded.status.ok or sid == messages.NO_CHANNEL:
-            return name
-        channel = self._sids.get(sid)
-        if channel is None or channel.cid is not None:
-            # New, or a number used again. Otherwise only requests of it have been seen so far.
-            if asked is not None and asked.sid in (None, sid):
-                channel = asked
-            else:
-                channel = ObservedChannel()
-        channel.cid = cid
-        channel.sid = sid
-        if name:
-            self._call(channel, name)
-        self._sids.pop(sid, None)
-        self._sids[sid] = channel
-        self._cids[cid] = channel
-        _trim(self._sids, self._limits.channels)
-        _trim(self._cids, self._limits.channels)
-        return name
-
-    def _destroyed(self, decoded: messages.DestroyChannel) -> ObservedChannel | None:
-        channel = self._sids.get(decoded.sid)
-        if channel is None or channel.cid not in (None, decoded.cid):
-            # Clients of pvAccessCPP before 7.1.1 swap the two.
-            swapped = self._sids.get(decoded.cid)
-            if swapped is not None and swapped.cid == decoded.sid:
-                channel = swapped
-            elif channel is None:
-                channel = self._cids.get(decoded.cid)
-        if channel is not None:
-            for ioid in list(channel.ioids):
-                operation = self._operations.get(ioid)
-                if operation is not None and operation.channel is channel:
-                    self._end(operation)
-            channel.ioids.clear()
-        return channel
-
-    # -- operations
-
-    def _new(self, command: int, ioid: int) -> ObservedOperation:
-        old = self._operations.pop(ioid, None)
-        if old is not None:
-            self._forget(old)
-        operation = self._operations[ioid] = ObservedOperation(command, ioid, self._server.gaps)
-        while len(self._operations) > self._limits.operations:
-            oldest = next(iter(self._operations))
-            self._forget(self._operations.pop(oldest))
-        return operation
-
-    def _forget(self, operation: ObservedOperation) -> None:
-        operation.ended = True
-        if operation.channel is not None:
-            operation.channel.ioids.pop(operation.ioid, None)
-        for table in (self._valued, self._steady):
-            if table.get(operation.ioid) is operation:
-                del table[operation.ioid]
-
-    def _end(self, operation: ObservedOperation) -> None:
-        if operation.ended:
-            return
-        operation.ended = True
-        self._ended.append(operation)
-        if len(self._ended) > _ENDED_KEPT:
-            oldest = self._ended.popleft()
-            if self._operations.get(oldest.ioid) is oldest:
-                del self._operations[oldest.ioid]
-                self._forget(oldest)
-
-    def _attach(self, operation: ObservedOperation, sid: int) -> None:
-        channel = self._channel(sid)
-        operation.channel = channel
-        operation.sid = sid
-        channel.ioids[operation.ioid] = None
-        self._pv(operation)
-
-    def _request(self, decoded: messages.Request) -> ObservedOperation | None:
-        ioid, command = decoded.ioid, decoded.command
-        operation = self._operations.get(ioid)
-        if isinstance(decoded, messages.InitRequest | messages.GetField):
-            # Its reply may have been seen before, when directions come out of step.
-            if (
-                operation is None
-                or operation.command != command
-                or operation.requested
-                or operation.channel is not None
-            ):
-                operation = self._new(command, ioid)
-            operation.requested = True
-            if isinstance(decoded, messages.InitRequest):
-                operation.request = decoded.request
-            if isinstance(decoded, messages.MonitorInit):
-                operation.pipelined = decoded.nfree is not None
-        elif isinstance(decoded, messages.DestroyRequest | messages.CancelRequest):
-            if operation is None:
-                return None
-        elif (
-            operation is None
-            or operation.command != command
-            or operation.channel_sid not in (None, decoded.sid)
-        ):
-            operation = self._new(command, ioid)
-        if operation.channel is None:
-            self._attach(operation, decoded.sid)
-        if isinstance(decoded, messages.DestroyRequest) or (
-            command == Command.MONITOR and isinstance(decoded, messages.SubRequest) and decoded.destroy
-        ):
-            self._end(operation)
-        return operation
-
-    def _reply(self, decoded: messages.Reply) -> tuple[ObservedOperation, Any, bitset.BitSet, str]:
-        """The operation of a reply, the value in it with the fields ever seen, and what is to be said of that."""
-        ioid, command = decoded.ioid, decoded.command
-        operation = self._operations.get(ioid)
-        first = isinstance(decoded, messages.InitReply | messages.GetFieldReply)
-        if operation is None or operation.command != command or (first and operation.replied):
-            operation = self._new(command, ioid)
-        if first:
-            operation.replied = True
-        messages.learn(operation, decoded)
-        data = getattr(decoded, "value", None)
-        seen = NO_BITS
-        note = ""
-        if isinstance(decoded, messages.PutGetGetPutReply):
-            if data is not None:
-                operation.put_seen = operation.put_seen | data.changed
-            seen = operation.put_seen
-        elif isinstance(decoded, messages.MonitorUpdate | messages.ValueReply | messages.MonitorFinal):
-            if data is not None:
-                operation.seen = operation.seen | data.changed
-                if operation.gaps != self._server.gaps:
-                    note = self._stale(operation, data.changed)
-                if command != Command.MONITOR:
-                    self._keep(operation)
-            seen = operation.seen
-        elif data is not None:
-            seen = _ROOT
-        if (
-            isinstance(decoded, messages.GetFieldReply | messages.MonitorFinal)
-            or (isinstance(decoded, messages.SubReply) and decoded.destroy)
-            or (isinstance(decoded, messages.InitReply) and not decoded.status.ok)
-        ):
-            self._end(operation)
-        return operation, data, seen, note
-
-    def _keep(self, operation: ObservedOperation) -> None:
-        """It has a value now; the one that got its value longest ago may have to give it up."""
-        self._valued.pop(operation.ioid, None)
-        self._valued[operation.ioid] = operation
-        if len(self._valued) > _VALUES_KEPT:
-            oldest = self._valued.pop(next(iter(self._valued)))
-            oldest.value = None
-            oldest.seen = NO_BITS
-
-    def _stale(self, operation: ObservedOperation, changed: bitset.BitSet) -> str:
-        """After a gap: "" once every field has come again."""
-        operation.fresh = operation.fresh | changed
-        if operation.seen <= operation.fresh or 0 in operation.fresh:
-            operation.fresh = NO_BITS
-            operation.gaps = self._server.gaps
-            return ""
-        return _STALE

@@ -11,7 +11,8 @@ import numpy as np
 from .. import _backend
 from ..errors import EncodeError
 from ..normative import Attribute, Builder, Metadata, NTAttribute
-from ..normative.types import Fields, Style, Time, alarm_t, annotate, common, plain, split_time, time_t
+from ..normative.annotate import Time, annotate, split_time
+from ..normative.types import Fields, Style, alarm_t, common, plain, time_t
 from . import codecs
 from .colour import ColorMode, axes_of, guess
 

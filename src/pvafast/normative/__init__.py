@@ -14,6 +14,7 @@ Building, in the manner of p4p::
 Source: EPICS Normative Types (16 March 2015), and what QSRV, pvxs, p4p, pvDataCPP and areaDetector send.
 """
 
+from .annotate import Metadata
 from .meta import Control, Display, Meta, ValueAlarm
 from .readers import READERS, kind, read
 from .results import (
@@ -38,7 +39,6 @@ from .results import (
 from .types import (
     NTURI,
     Builder,
-    Metadata,
     NTAggregate,
     NTAttribute,
     NTContinuum,

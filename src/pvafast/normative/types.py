@@ -6,14 +6,13 @@ As in p4p: ``NTScalar("double", display=True)`` has a `type`, and `wrap` makes a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from math import floor, isfinite
-from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack
+from typing import Any, Final, Literal, TypeAlias, Unpack
 
 import numpy as np
 
 from .. import _backend
 from ..errors import EncodeError
+from .annotate import NS, Metadata, Time, annotate, carried, split_time
 from .meta import Meta
 from .readers import read
 from .results import Bool
@@ -29,102 +28,8 @@ Spec: TypeAlias = "str | FieldDesc | Mapping[str, Any]"
 Fields: TypeAlias = "Mapping[str, Spec] | Iterable[tuple[str, Spec]]"
 # Whose layout of display, control and valueAlarm: fields, their order and types, ids of the structures.
 Style = Literal["pvxs", "p4p", "qsrv", "pvdata"]
-Time: TypeAlias = "float | tuple[int, int] | datetime | np.datetime64"
 
-_NS: Final = 1_000_000_000
 _time: Final = FieldDesc.structure("", {name: time_t[name] for name in time_t.members})
-
-
-class Metadata(TypedDict, total=False):
-    """What every `wrap` takes beside the value; what is not given is not set, and not marked.
-
-    severity, status, message: the alarm. timestamp: seconds since 1970 as a number, (seconds, nanoseconds), a datetime (one
-    without a zone is local time) or a numpy.datetime64; timestamp_ns: the same in ns, an int; user_tag.
-    descriptor. units: display.units. display, control, value_alarm: mappings of their fields, named as on the wire.
-    """
-
-    severity: int
-    status: int
-    message: str
-    timestamp: Time
-    timestamp_ns: int
-    user_tag: int
-    descriptor: str
-    units: str
-    display: Mapping[str, Any]
-    control: Mapping[str, Any]
-    value_alarm: Mapping[str, Any]
-
-
-_PLACES: Final = {
-    "severity": "alarm.severity",
-    "status": "alarm.status",
-    "message": "alarm.message",
-    "user_tag": "timeStamp.userTag",
-    "descriptor": "descriptor",
-    "units": "display.units",
-}
-_GROUPS: Final = {"display": "display", "control": "control", "value_alarm": "valueAlarm"}
-
-
-def split_time(timestamp: Time) -> tuple[int, int]:
-    """(seconds, nanoseconds) since 1970 of a time in any form that `Metadata` takes. Raises EncodeError."""
-    if isinstance(timestamp, tuple):
-        seconds, nanoseconds = timestamp
-        return int(seconds), int(nanoseconds)
-    if isinstance(timestamp, np.datetime64):
-        ns = timestamp.astype("datetime64[ns]").astype(np.int64)
-        return divmod(int(ns), _NS)
-    if isinstance(timestamp, datetime):
-        timestamp = timestamp.timestamp()
-    if isinstance(timestamp, bool | str) or not isfinite(timestamp):
-        raise EncodeError(f"{timestamp!r} is no time", "timeStamp")
-    seconds = floor(timestamp)
-    return divmod(seconds * _NS + round((timestamp - seconds) * _NS), _NS)
-
-
-def _set(value: Value, name: str, x: Any) -> None:
-    if name not in value.type:
-        raise EncodeError(f"{value.type.id or 'the type'} has no field `{name}`")
-    value[name] = x
-
-
-def annotate(value: Value, meta: Metadata) -> Value:
-    """Set what `meta` gives in a Value, and return it. Raises EncodeError for what its type has no field for."""
-    if not meta:
-        return value
-    unknown = meta.keys() - Metadata.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
-    for name, place in _PLACES.items():
-        if name in meta:
-            _set(value, place, meta[name])  # type: ignore[literal-required]
-    for name, group in _GROUPS.items():
-        for key, x in meta.get(name, {}).items():  # type: ignore[attr-defined]
-            _set(value, f"{group}.{key}", x)
-    if "timestamp" in meta or "timestamp_ns" in meta:
-        if "timestamp" in meta and "timestamp_ns" in meta:
-            raise TypeError("timestamp and timestamp_ns: give one of them")
-        ns = meta.get("timestamp_ns")
-        seconds, nanoseconds = split_time(meta["timestamp"]) if ns is None else divmod(ns, _NS)
-        _set(value, "timeStamp.secondsPastEpoch", seconds)
-        _set(value, "timeStamp.nanoseconds", nanoseconds)
-    return value
-
-
-def _carried(x: Any, meta: Metadata) -> Metadata:
-    """`meta`, filled up with the alarm and the time of a value that was read from another Value."""
-    if not isinstance(x, Meta) or x.raw is None:
-        return meta
-    kept = Metadata()
-    if "alarm" in x.raw.type:
-        kept["severity"], kept["status"], kept["message"] = x.severity, x.status, x.message
-    if "timeStamp" in x.raw.type:
-        kept["user_tag"] = x.user_tag
-        if "timestamp" not in meta:
-            kept["timestamp_ns"] = x.timestamp_ns
-    kept.update(meta)
-    return kept
 
 
 def _pairs(fields: Fields) -> list[tuple[str, Spec]]:
@@ -254,7 +159,7 @@ class NTScalar(Builder):
         """A Value of a scalar or array; of one that `read` gave, with its alarm and time. A mapping gives the fields by name."""
         if isinstance(value, Mapping):
             return self._made(value, meta)
-        return self._made({"value": value}, _carried(value, meta))
+        return self._made({"value": value}, carried(value, meta))
 
 
 _SCALAR_CODES: Final = frozenset(
@@ -311,7 +216,7 @@ class NTEnum(Builder):
         fields: dict[str, Any] = {"value.index": index}
         if allowed:
             fields["value.choices"] = allowed
-        return self._made(fields, _carried(value, meta))
+        return self._made(fields, carried(value, meta))
 
 
 class NTTable(Builder):
@@ -362,7 +267,7 @@ class NTTable(Builder):
         fields: dict[str, Any] = {"labels": self.labels}
         if columns:
             fields["value"] = Value(self.type["value"], columns)
-        return self._made(fields, _carried(table, meta))
+        return self._made(fields, carried(table, meta))
 
 
 def _listed(column: Any) -> Any:
@@ -388,7 +293,7 @@ class NTMatrix(Builder):
         if array.ndim not in (1, 2):
             raise EncodeError(f"one or two dimensions expected, {array.ndim} found", "value")
         fields = {"value": np.ascontiguousarray(array).reshape(-1), "dim": array.shape}
-        return self._made(fields, _carried(value, meta))
+        return self._made(fields, carried(value, meta))
 
 
 class NTURI(Builder):
@@ -450,7 +355,7 @@ class NTNameValue(Builder):
 
     def wrap(self, value: Mapping[str, Any], **meta: Unpack[Metadata]) -> Value:
         """A Value of names and values."""
-        return self._made({"name": list(value), "value": list(value.values())}, _carried(value, meta))
+        return self._made({"name": list(value), "value": list(value.values())}, carried(value, meta))
 
 
 class NTAttribute(Builder):
@@ -488,7 +393,7 @@ class NTAttribute(Builder):
             fields["sourceType"] = source_type
         if source is not None:
             fields["source"] = source
-        return self._made(fields, _carried(value, meta))
+        return self._made(fields, carried(value, meta))
 
 
 def plain(x: Any) -> Any:
@@ -511,7 +416,7 @@ class NTUnion(Builder):
 
     def wrap(self, value: Any, **meta: Unpack[Metadata]) -> Value:
         """A Value of what a union or any takes: a UnionValue, AnyValue or plain value; None is the null."""
-        return self._made({"value": plain(value)}, _carried(value, meta))
+        return self._made({"value": plain(value)}, carried(value, meta))
 
 
 _PER_CHANNEL: Final = {
@@ -551,7 +456,7 @@ class NTMultiChannel(Builder):
         """A Value of channel names and values, and of columns with an element for each channel."""
         fields: dict[str, Any] = {"channelName": list(value), "value": list(value.values())}
         if timestamps_ns is not None:
-            seconds, nanoseconds = np.divmod(np.asarray(timestamps_ns, np.int64), _NS)
+            seconds, nanoseconds = np.divmod(np.asarray(timestamps_ns, np.int64), NS)
             fields |= {"secondsPastEpoch": seconds, "nanoseconds": nanoseconds.astype(np.int32)}
         columns = {"severity": severities, "status": statuses, "message": messages}
         columns |= {"userTag": user_tags, "isConnected": connected}

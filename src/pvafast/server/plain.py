@@ -25,8 +25,9 @@ from ..normative import (
     NTTable,
     kind,
 )
-from ..normative.types import annotate, infer, plain
-from ..request import shared
+from ..normative.annotate import annotate
+from ..normative.types import infer, plain
+from ..request.selection import shared
 
 BitSet = bitset.BitSet
 FieldDesc = introspection.FieldDesc

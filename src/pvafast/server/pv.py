@@ -13,8 +13,8 @@ from .. import normative
 from .._backend import introspection, value
 from ..errors import LocalProtocolError, NormativeError
 from ..normative import Builder, Metadata
-from ..normative.types import annotate
-from ..request import shared
+from ..normative.annotate import annotate
+from ..request.selection import shared
 from . import plain
 from .monitors import Group, Subscription
 from .requests import Action, Call, Peer, Process, Put, Refused
