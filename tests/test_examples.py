@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -259,3 +261,67 @@ def test_frames_into_torch() -> None:
     pytest.importorskip("torch")
     lines = camera(range(1, 6), ["", "zlib"], "frames_torch.py", 5)
     assert lines == [f"5 frames, 0 dropped; mean {image(3).mean():.3f}, largest {image(3).max():.3f}"]
+
+
+# --- docs/howto/connection.md -----------------------------------------------------------------------------------------
+
+
+def test_monitor_under_trio() -> None:
+    pytest.importorskip("trio")
+    pv = PV.of(1.5)
+    with Server({"x": pv}, config=ServerConfig.isolated()).running() as server:
+        with started("trio_monitor.py", f"127.0.0.1:{server.port}", "x", 3) as process:
+            until(lambda: pv.subscriptions or process.poll() is not None)
+            for value in (2.5, 3.5):
+                assert pv.wait_drained(10)
+                pv.post(value, severity=1)
+            first, *others = ended(process)
+        assert first.startswith("1.5 value, alarm.severity, ")
+        stamp = "timeStamp.secondsPastEpoch, timeStamp.nanoseconds"
+        assert others == [f"{value} value, alarm.severity, {stamp}" for value in (2.5, 3.5)]
+        with started("trio_monitor.py", f"127.0.0.1:{server.port}", "y", 3) as process:
+            _, err = process.communicate(timeout=30)
+            assert process.returncode == 1
+            assert "no PV is named 'y'" in err
+
+
+def test_gets_of_many_threads() -> None:
+    pvs = {f"x{n}": PV.of(n + 0.5) for n in range(40)} | {"large": PV.of(np.arange(1e5))}
+    with Server(pvs, config=ServerConfig.isolated()).running() as server:
+        with started("threads_get.py", f"127.0.0.1:{server.port}", *pvs) as process:
+            *lines, large = ended(process)
+        assert lines == [f"x{n} {n + 0.5}" for n in range(40)]
+        assert large.startswith("large [0.0000e+00 1.0000e+00 ")
+        with started("threads_get.py", f"127.0.0.1:{server.port}", "x1", "y") as process:
+            _, err = process.communicate(timeout=30)
+            assert process.returncode == 1
+            assert "no PV is named 'y'" in err
+
+
+@pytest.mark.parametrize("name", ["trio_monitor", "threads_get"])
+def test_connections_that_are_silent_otherwise(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They send echoes, so that the server does not hang up on them: here after two seconds."""
+    if name == "trio_monitor":
+        pytest.importorskip("trio")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module(name)
+    monkeypatch.setattr(example, "ECHO", 0.25)
+    pv = PV.of(1.5)
+    config = ServerConfig.isolated(conn_tmo=0.5)
+    with Server({"x": pv}, config=config).running() as server:
+        assert config.tcp_timeout == 2
+        address = f"127.0.0.1:{server.port}"
+        timer = threading.Timer(3, pv.post, [2.5])
+        timer.start()
+        if name == "trio_monitor":
+            sys.modules["trio"].run(example.main, address, "x", 2)
+            assert [line.split()[0] for line in capfd.readouterr().out.splitlines()] == ["1.5", "2.5"]
+        else:
+            link = example.Link("127.0.0.1", server.port)
+            sid = link.open("x")
+            timer.join()
+            assert link.get(sid)["value"] == 2.5
+            link.close()
+        timer.join()
