@@ -67,7 +67,6 @@ class Runner:
         self.at_end: Callable[[], object] = _nothing
         self._mutex = threading.Lock()
         self._leader = 0  # the thread
-        self._minding = False  # the leader is the daemon thread
         self._followers: deque[Waiter] = deque()
         self._calls = 0
         self._bell = threading.Event()
@@ -159,7 +158,6 @@ class Runner:
     def _leave(self) -> None:
         """The leader goes: the next one that waits leads."""
         with self._mutex:
-            self._minding = False
             if self._followers:
                 self._leader = -1  # it is taken
                 self._followers.popleft().promote()
@@ -183,7 +181,6 @@ class Runner:
                         time.sleep(0.001)
                     continue
                 self._leader = me
-                self._minding = True
             try:
                 while not (self._followers or self.closed):
                     loop.run_once()
