@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pkgutil
 from collections.abc import Callable, Iterable
 from itertools import repeat
 from types import SimpleNamespace
@@ -18,10 +19,6 @@ from typing import Any, NamedTuple
 
 TWINS = ("c", "py")
 SUBJECTS = (*TWINS, "spvirit", "caproto", "p4p", "pvapy")
-WORDS = (
-    *("buffer", "bitset", "introspection", "array", "value", "projection", "codec", "framing"),
-    *("columns", "monitor", "losses", "packets"),
-)
 
 
 class Work(NamedTuple):
@@ -54,7 +51,8 @@ def repeated(times: int, call: Callable[..., object], *args: object, **options: 
 
 def twin(name: str) -> SimpleNamespace:
     """The modules of a twin, by their words. Raises ImportError."""
-    modules = {word: importlib.import_module(f"pvafast._{name}.{word}") for word in WORDS}
+    words = [module.name for module in pkgutil.iter_modules(importlib.import_module("pvafast._py").__path__)]
+    modules = {word: importlib.import_module(f"pvafast._{name}.{word}") for word in words}
     return SimpleNamespace(name=name, **modules)
 
 

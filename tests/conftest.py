@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import pkgutil
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +19,6 @@ settings.register_profile("pvafast", deadline=None, suppress_health_check=[Healt
 settings.load_profile("pvafast")
 
 TWINS = {"c": "pvafast._c", "py": "pvafast._py"}
-WORDS = (
-    *("buffer", "bitset", "introspection", "array", "value", "projection", "codec", "framing"),
-    *("columns", "monitor", "losses", "packets"),
-)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,7 +31,8 @@ def compiled() -> bool:
 
 def load(twin: str) -> SimpleNamespace:
     """The modules of one twin, by their words."""
-    modules = {word: importlib.import_module(f"{TWINS[twin]}.{word}") for word in WORDS}
+    words = [module.name for module in pkgutil.iter_modules(importlib.import_module("pvafast._py").__path__)]
+    modules = {word: importlib.import_module(f"{TWINS[twin]}.{word}") for word in words}
     return SimpleNamespace(name=twin, **modules)
 
 
