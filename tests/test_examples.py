@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,8 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import corpus
 import pvafast.sync
-from pvafast import PV, RemoteError, Server, ndarray
+from pvafast import PV, RemoteError, Server, ndarray, normative
+from pvafast.capture import read
 from pvafast.network import ServerConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -325,3 +330,130 @@ def test_connections_that_are_silent_otherwise(
             assert link.get(sid)["value"] == 2.5
             link.close()
         timer.join()
+
+
+# --- docs/howto/captures.md -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trouble(tmp_path: Path) -> Callable[[str], Path]:
+    """trouble(name): the capture of a recorded session, trouble.pcap in a directory of its own."""
+
+    def path(name: str) -> Path:
+        file = tmp_path / "trouble.pcap"
+        file.write_bytes(corpus.sessions()[name].files["capture.pcap"])
+        return file
+
+    return path
+
+
+def shell(page: str, cwd: Path, **names: str) -> dict[str, list[str]]:
+    """The lines of output of the commands of a how-to page: all that use pvafast or an example, by their texts."""
+    text = (EXAMPLES.parent / "docs" / "howto" / page).read_text()
+    found = {}
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in block.splitlines():
+            command = line
+            for old, new in names.items():
+                command = command.replace(old, new)
+            if not command.startswith(("pvafast ", "python ")) or (
+                "jq " in command and shutil.which("jq") is None
+            ):
+                continue
+            command = command.replace("examples/", f"{EXAMPLES}/", 1)
+            functions = 'pvafast() { "$PYTHON" -m pvafast "$@"; }; python() { "$PYTHON" "$@"; }; '
+            done = subprocess.run(
+                ["bash", "-c", f"set -eo pipefail; {functions}{command}"],
+                capture_output=True,
+                text=True,
+                cwd=cwd,
+                env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": SOURCE},
+            )
+            assert done.returncode == 0, (command, done.stderr)
+            found[line] = done.stdout.splitlines()
+    return found
+
+
+def test_captures_in_the_shell_and_from_python(trouble: Callable[[str], Path], tmp_path: Path) -> None:
+    """A client monitors a PV of p4p: value n at n seconds and n ns, with severity n % 3 and message "mn", n from 0 to 200."""
+    if shutil.which("bash") is None:
+        pytest.skip("no bash")
+    trouble("p4p_monitor_fast")
+    told = shell("captures.md", tmp_path, **{"BL1:current": "mon:fast"})
+    assert any(
+        line.startswith("  mon:fast  NTScalar double      198")
+        for line in told["pvafast decode --summary trouble.pcap"]
+    )
+    if shutil.which("jq") is not None:
+        assert len(told) == 12
+        counted = [line.split() for command, lines in told.items() if "uniq" in command for line in lines]
+        assert counted == [["1", "127.0.0.1:37834", "MONITOR", "mon:fast"], ["1", "mon:fast"]]
+        with (tmp_path / "values.csv").open() as file:
+            values = [(float(row[1]), int(row[2])) for row in csv.reader(file)]
+    assert (tmp_path / "images" / "index.csv").exists()
+    assert (tmp_path / "tiffs" / "index.csv").exists()
+
+    report = told["python examples/capture_report.py trouble.pcap"]
+    assert report[:2] == [
+        "127.0.0.1 asks 1 times: SEARCH mon:fast",
+        "127.0.0.1 asks 1 times: MONITOR mon:fast",
+    ]
+    assert report[2].startswith("mon:fast to 127.0.0.1:37834: 198 updates, ")
+    with (tmp_path / "current.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    numbers = [float(row["value"]) for row in rows]
+    assert (len(rows), numbers[0], numbers[-1]) == (198, 0, 200)
+    for n, row in zip(map(int, numbers), rows, strict=True):
+        assert int(row["time"]) == 1_700_000_000 * 10**9 + n * (10**9 + 1)
+        assert (row["alarm.severity"], row["alarm.message"]) == (str(n % 3), f"m{n}")
+    if shutil.which("jq") is not None:
+        assert values == [(n, n % 3) for n in numbers]
+    with np.load(tmp_path / "current.npz") as arrays:
+        assert arrays["value"].tolist() == numbers
+        assert arrays["received"].tolist() == [int(row["received"]) for row in rows]
+
+
+def test_captures_of_losses(trouble: Callable[[str], Path], tmp_path: Path) -> None:
+    """A server of pvaPy merged updates, and says so itself."""
+    if shutil.which("bash") is None:
+        pytest.skip("no bash")
+    expected = [record for record in read(trouble("pvapy_monitor_fast")) if record.overrun]
+    assert expected
+    told = shell("captures.md", tmp_path, **{"BL1:current": "mon:fast"})
+    assert told["python examples/capture_report.py trouble.pcap"][-1] == f"overruns: value ×{len(expected)}"
+    for command, lines in told.items():
+        if ".overrun" in command:
+            assert [json.loads(line) for line in lines] == [
+                [float(record.time), record.dst, "mon:fast", ["value"]] for record in expected
+            ]
+
+
+# --- docs/howto/columns.md --------------------------------------------------------------------------------------------
+
+
+def test_columns_into_parquet(tmp_path: Path) -> None:
+    """Every row, with its time; what did not come in an update is what it was."""
+    polars, parquet = pytest.importorskip("polars"), pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("nanoarrow")
+    count, start = 5000, 1_700_000_000
+    pv = PV(normative.NTScalar("double"), 0.0, severity=1, timestamp=(start, 0))
+    path = tmp_path / "x.parquet"
+    with (
+        Server({"x": pv}, config=ServerConfig.isolated()).running() as server,
+        started("columns_parquet.py", "x", path, count, port=server.port) as process,
+    ):
+        until(lambda: pv.subscriptions or process.poll() is not None, 60)
+        for n in range(1, count):
+            if not n % 100:
+                assert pv.wait_drained(10)
+            pv.post(n / 2, timestamp=(start + n, n))
+        (line,) = ended(process)
+    assert line == f"{count} rows in {path}; 0 overruns at the server, 0 dropped here"
+    frame = polars.read_parquet(path)
+    assert frame.columns == ["time", "received", "value", "alarm.severity", "alarm.message"]
+    assert frame["value"].to_list() == [n / 2 for n in range(count)]
+    assert frame["time"].dt.timestamp("ns").to_list() == [
+        start * 10**9 + n * (10**9 + 1) for n in range(count)
+    ]
+    assert set(frame["alarm.severity"]) == {1}
+    assert parquet.read_schema(path).field("time").type.tz == "UTC"
