@@ -10,7 +10,7 @@ from . import report
 from .children import ROOT
 from .compare import compare
 from .rows import GROUPS
-from .run import load, run, save
+from .run import Run, load
 from .subjects import SUBJECTS
 
 RESULT = ROOT / "build" / "benchmarks.json"
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     )
     words = top.add_subparsers(dest="word", required=True)
 
-    one = words.add_parser("run", help="measure; makes a result file")
+    one = words.add_parser("run", help="measure; makes a result file; exit status 1 where a subject failed")
     one.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; all of them")
     one.add_argument("-o", "--output", type=Path, default=RESULT, help="build/benchmarks.json")
     one.add_argument("--rounds", type=int, default=9)
@@ -49,15 +49,18 @@ def main(arguments: list[str]) -> int:
         unknown = set(options.groups) - set(GROUPS)
         if unknown:
             parser().error(f"a group is one of {', '.join(GROUPS)}; not {', '.join(sorted(unknown))}")
-        save(run(options), options.output)
+        failed = Run(options)()["failed"]
         print(options.output)
-        return 0 if arguments else main(["report"])
+        reported = 0 if arguments else main(["report"])
+        return 1 if failed else reported
     if options.word == "report":
         result = load(options.result)
         if options.print:
             print("\n\n".join(report.tables(result).values()))
         elif not result["whole"]:
             print("a part of the rows or subjects is missing: --print shows what there is", file=sys.stderr)
+            for one in result.get("failed", []):
+                print(f"failed: {one}", file=sys.stderr)
             return 1
         else:
             for path in report.write(result):

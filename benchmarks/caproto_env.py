@@ -6,6 +6,7 @@ It is `.venv-caproto` in the checkout, or the Python that PVAFAST_BENCH_CAPROTO 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -25,14 +26,20 @@ def python() -> str | None:
 
 
 def make() -> str:
-    """Make the environment where it is missing; returns its interpreter."""
+    """Make the environment where it is missing; returns its interpreter. Raises ImportError where that fails."""
     found = python()
     if found is None:
         venv.create(PLACE, with_pip=True)
         found = python()
         assert found is not None
         command = [found, "-m", "pip", "install", "--quiet", f"caproto=={VERSION}", "numpy", "pytest"]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        try:
+            subprocess.run(command, check=True, stdout=sys.stderr)
+        except subprocess.CalledProcessError as error:
+            shutil.rmtree(PLACE)  # or the next run would take it for the environment
+            raise ImportError(
+                f"its environment cannot be made: pip's exit status is {error.returncode}"
+            ) from None
     return found
 
 

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from . import caproto_env
 from .subjects import TWINS
 
 ROOT = Path(__file__).parents[1]
+LONGEST = 600.0  # seconds: who does not answer in that time has failed
 
 # Seconds that children spent on the runs they were asked for one at a time.
 spent = 0.0
@@ -23,6 +25,34 @@ spent = 0.0
 def clock() -> float:
     """A timer for pytest-benchmark that stands still but while a child works."""
     return spent
+
+
+class Failed(Exception):
+    """A subject that is there, and does not do what it was asked for."""
+
+
+def without(what: str, why: object) -> None:
+    print(f"without {what}: {why}", file=sys.stderr)
+
+
+def installed(subject: str) -> bool:
+    return subject in TWINS or importlib.util.find_spec(subject) is not None
+
+
+def in_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each has measured, by rounds in which all take turns. Who fails is named on standard error, and has nothing."""
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    failed = set()
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            if name not in failed:
+                try:
+                    found[name].append(measure())
+                except Failed as error:
+                    without(name, error)
+                    failed.add(name)
+                    found[name].clear()
+    return found
 
 
 class Child:
@@ -40,28 +70,36 @@ class Child:
             environment.pop("PYTHONPATH", None)
         elif subject in TWINS:
             environment["PVAFAST_BACKEND"] = subject
-        elif importlib.util.find_spec(subject) is None:
+        elif not installed(subject):
             raise ImportError(f"{subject} is not installed")
         environment.setdefault("OMP_NUM_THREADS", "1")  # one core each
         self.subject = subject
-        self.process = subprocess.Popen(
-            [*under, interpreter, "-m", "benchmarks.worker", subject],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        command = [*under, interpreter, "-m", "benchmarks.worker", subject]
+        try:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        except OSError as error:
+            raise ImportError(f"{interpreter}: {error.strerror}") from None
 
     def ask(self, **request: Any) -> dict[str, Any]:
+        """Raises Failed."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.subject} failed; its error is above")
-        return json.loads(line)  # type: ignore[no-any-return]
+        late = threading.Timer(LONGEST, self.process.kill)
+        late.start()
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except OSError:
+            line = ""
+        finally:
+            late.cancel()
+        try:
+            return json.loads(line)  # type: ignore[no-any-return]
+        except ValueError:
+            raise Failed(f"it answered {line!r}" if line else "it stopped; its error is above") from None
 
     def prepare(self, module: str, function: str, args: tuple[object, ...]) -> int | None:
         """How many messages one run takes; None for what the subject cannot do."""
@@ -80,6 +118,8 @@ class Child:
         return self.ask(facts=True)
 
     def close(self) -> None:
-        self.process.stdin.close()  # type: ignore[union-attr]
-        self.process.wait(30)
-        self.process.stdout.close()  # type: ignore[union-attr]
+        try:
+            self.process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()

@@ -11,15 +11,15 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .children import Child
+from .children import Child, Failed
 from .rows import Row
 
 
 def counted(rows: Iterable[Row]) -> Iterator[tuple[Row, float]]:
-    """Instructions of one message. Raises RuntimeError without valgrind."""
+    """Instructions of one message. Raises Failed, without valgrind too."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
-        raise RuntimeError("valgrind is not installed")
+        raise Failed("valgrind is not installed")
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "out"
         options = ["-q", "--tool=callgrind", "--dump-before=getpgrp", f"--callgrind-out-file={out}"]

@@ -17,9 +17,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from functools import partial
 from typing import Any
 
+from .children import ROOT, Failed, in_turns, installed
 from .messages import update
 
 P4P_SERVER = """
@@ -44,6 +46,7 @@ while True:
 """
 GETS = 3000
 MANY = 1000
+LONGEST = 120  # seconds, of one measurement
 
 
 def cpu() -> float:
@@ -276,45 +279,54 @@ OTHERS = {"bare socket": "socket", "p4p": "p4p", "spvirit": "spvirit"}
 
 
 def child(group: str, name: str, address: str) -> float:
+    """One measurement. Raises Failed."""
     command = [sys.executable, "-m", "benchmarks.live_client", "--one", group, name, address]
-    return float(
-        json.loads(
-            subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    environment = os.environ | {"PVAFAST_BACKEND": "c"}
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=LONGEST, check=True
         )
-    )
+    except subprocess.CalledProcessError as error:
+        raise Failed(f"{group}: exit status {error.returncode}; its error is above") from None
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{group}: no answer in {LONGEST} s") from None
+    return float(json.loads(done.stdout.splitlines()[-1]))
 
 
 def started(server: list[str]) -> tuple[subprocess.Popen[str], str]:
-    """A server in a process of its own, which prints its port; and its address."""
+    """A server in a process of its own, which prints its port; and its address. Raises Failed."""
     process = subprocess.Popen(
-        [sys.executable, *server], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, *server], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    return process, f"127.0.0.1:{process.stdout.readline().strip()}"
+    port = process.stdout.readline().strip()
+    if not port:
+        process.communicate()
+        raise Failed("its server does not start; the error is above")
+    return process, f"127.0.0.1:{port}"
 
 
-def measure(group: str, rounds: int) -> dict[str, list[float]]:
-    server, subjects = GROUPS[group]
+def measure(group: str, rounds: int, subjects: Container[str]) -> dict[str, list[float]]:
+    """By names. Raises Failed, and ImportError where there is no server."""
+    server, works = GROUPS[group]
+    if P4P_SERVER in server and not installed("p4p"):
+        raise ImportError("its server, p4p, is not installed")
     process, address = started(server)
     try:
-        found: dict[str, list[float]] = {name: [] for name in subjects}
-        for _ in range(rounds):
-            for name in subjects:
-                found[name].append(child(group, name, address))
-        return found
+        names = [name for name in works if OTHERS.get(name, "c") in subjects]
+        return in_turns({name: partial(child, group, name, address) for name in names}, rounds)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
-def figures(rounds: int) -> Iterator[tuple[str, str, list[float]]]:
-    """For `python -m benchmarks`: what, subject, ns of one (of CPU time where it says so) by rounds."""
-    for group in GROUPS:
-        for name, values in measure(group, rounds).items():
-            subject, _, way = OTHERS.get(name, f"c: {name}").partition(": ")
-            busy = group.startswith("CPU")
-            ns = [1e9 * value / (10 * MANY) if busy else 1e9 / value for value in values]
-            yield ": ".join(filter(None, [f"client, {group}", way])), subject, ns
+def figures(group: str, rounds: int, subjects: Container[str]) -> Iterator[tuple[str, str, list[float]]]:
+    """For `python -m benchmarks`: what, subject, ns of one (of CPU time where it says so) by rounds; none where it failed."""
+    for name, values in measure(group, rounds, subjects).items():
+        subject, _, way = OTHERS.get(name, f"c: {name}").partition(": ")
+        busy = group.startswith("CPU")
+        ns = [1e9 * value / (10 * MANY) if busy else 1e9 / value for value in values]
+        yield ": ".join(filter(None, [f"client, {group}", way])), subject, ns
 
 
 def main() -> None:
@@ -330,10 +342,12 @@ def main() -> None:
         os._exit(0)  # closing 1,000 subscriptions of p4p may take for ever
     print("| | | median | lowest to highest | of the first |\n|---|---|---|---|---|")
     for group in args.groups or GROUPS:
-        found = measure(group, args.rounds)
-        first = statistics.median(next(iter(found.values())))
+        there = {"socket", *filter(installed, ["c", *OTHERS.values()])}
+        found = {name: values for name, values in measure(group, args.rounds, there).items() if values}
+        first = 0.0
         for name, values in found.items():
             median = statistics.median(values)
+            first = first or median
             if group.startswith("CPU"):
                 shown = [f"{100 * x:.1f} %" for x in (median, min(values), max(values))]
             elif group == "gets" and median < 30_000:

@@ -8,17 +8,21 @@ socket that sends the same bytes is the measure of all; the medians of some roun
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import statistics
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from functools import partial
 from typing import Any
 
-from pvafast import ClientConnection, messages, request
+from pvafast import ClientConnection, PvaError, messages, request
 from pvafast.connection import ChannelOpened, OperationReply, Validated
+
+from .children import ROOT, Failed, in_turns, installed
 
 # What each server posts: "scalar", or the side of a square frame of uint16.
 PVAFAST = """
@@ -95,7 +99,7 @@ SUBJECTS = {
     "pvafast, thread": (PVAFAST, "thread"),
     "p4p": (P4P,),
 }
-WHAT = ("scalar", "512", "2048")
+GROUPS = {"scalar updates": "scalar"} | {f"frames of {n}×{n} uint16": str(n) for n in (512, 2048)}
 SCALAR_BYTES = 37  # an update of NTScalar: value, seconds and nanoseconds
 EXTRA_BYTES = 161  # what is about the pixels of a frame
 
@@ -167,42 +171,56 @@ def sink(port: int) -> None:
 
 
 def measure(script: str, *arguments: object, size: int | None = None, seconds: float) -> float:
+    """Updates a second. Raises Failed."""
     process = subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"PVAFAST_BACKEND": "c"},
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
     )
     try:
         assert process.stdout is not None
-        receiver = Receiver(int(process.stdout.readline()), bare=size is not None)
+        port = process.stdout.readline().strip()
+        if not port:
+            raise Failed("its server does not start; the error is above")
+        receiver = Receiver(int(port), bare=size is not None)
         rate = receiver.rate(size, seconds)
+        process.kill()  # or it complains of the socket
         receiver.sock.close()
         return rate
+    except (OSError, PvaError) as error:
+        raise Failed(f"{type(error).__name__}: {error}") from error
     finally:
         process.kill()
         process.communicate()
 
 
-def rates(what: str, rounds: int, seconds: float) -> tuple[int, dict[str, list[float]]]:
-    """Bytes of an update of "scalar" or of frames of a side; updates a second by rounds."""
-    size = SCALAR_BYTES if what == "scalar" else int(what) ** 2 * 2 + EXTRA_BYTES
-    found: dict[str, list[float]] = {"bare socket": [], **{name: [] for name in SUBJECTS}}
-    for _ in range(rounds):
-        found["bare socket"].append(measure(BARE, size, size=size, seconds=seconds))
-        for name, (script, *arguments) in SUBJECTS.items():
-            found[name].append(measure(script, what, *arguments, seconds=seconds))
-    return size, found
+def subject_of(name: str) -> str:
+    first = name.partition(", ")[0]
+    return {"pvafast": "c", "bare socket": "socket"}.get(first, first)
 
 
-def figures(rounds: int) -> Iterator[tuple[str, str, list[float]]]:
-    """For `python -m benchmarks`: what, subject, ns of one update by rounds."""
-    for what in WHAT:
-        kind = "scalar updates" if what == "scalar" else f"frames of {what}×{what} uint16"
-        for name, found in rates(what, rounds, 1.0)[1].items():
-            ours, _, way = name.partition(", ")
-            subject = {"pvafast": "c", "bare socket": "socket"}.get(ours, ours)
-            yield ": ".join(filter(None, [f"server, {kind}", way])), subject, [1e9 / rate for rate in found]
+def size_of(what: str) -> int:
+    """Bytes of an update of pvafast's server."""
+    return SCALAR_BYTES if what == "scalar" else int(what) ** 2 * 2 + EXTRA_BYTES
+
+
+def rates(group: str, rounds: int, seconds: float, subjects: Container[str]) -> dict[str, list[float]]:
+    """Updates a second, by names and rounds."""
+    what = GROUPS[group]
+    size = size_of(what)
+    works = {"bare socket": partial(measure, BARE, size, size=size, seconds=seconds)}
+    for name, (script, *arguments) in SUBJECTS.items():
+        works[name] = partial(measure, script, what, *arguments, seconds=seconds)
+    return in_turns({name: work for name, work in works.items() if subject_of(name) in subjects}, rounds)
+
+
+def figures(group: str, rounds: int, subjects: Container[str]) -> Iterator[tuple[str, str, list[float]]]:
+    """For `python -m benchmarks`: what, subject, ns of one update by rounds; none where it failed."""
+    for name, found in rates(group, rounds, 1.0, subjects).items():
+        text = ": ".join(filter(None, [f"server, {group}", name.partition(", ")[2]]))
+        yield text, subject_of(name), [1e9 / rate for rate in found]
 
 
 def main() -> None:
@@ -210,11 +228,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     options = parser.parse_args()
-    for what in WHAT:
-        size, found = rates(what, options.rounds, options.seconds)
+    there = {"socket", *filter(installed, map(subject_of, SUBJECTS))}
+    for group, what in GROUPS.items():
+        found = rates(group, options.rounds, options.seconds, there)
         most = statistics.median(found["bare socket"])
         for name, values in found.items():
-            rate = statistics.median(values)
+            if not values:
+                continue
+            rate, size = statistics.median(values), size_of(what)
             print(
                 f"{what:8}{name:20}{rate:12,.0f} /s {rate * size / 1e9:8.2f} GB/s {rate / most:8.3f} × bare"
             )

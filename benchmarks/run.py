@@ -2,6 +2,8 @@
 
 A figure is what one subject needed for one row: {"group", "text", "goal", "x", "subject", "ns": one message, of each round;
 "peak": bytes of a run; "blocks", "bytes": kept of a message; "instructions"}; what was not measured is left out.
+
+The file is written after each group. A subject that is not there, or fails, is named on standard error and left out.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from . import caproto_env
-from .children import ROOT, Child
+from .children import ROOT, Child, Failed, without
 from .instructions import counted
 from .rows import GROUPS, Row
 from .subjects import SUBJECTS, works
@@ -30,6 +32,7 @@ FORMAT = 1
 PEERS = ("p4p", "pvapy", "spvirit", "imagecodecs", "bitshuffle")
 # Groups whose works never leave the codec: their instructions are counted.
 CODEC = ("decode", "encode", "columns", "sizes", "fields")
+LIVE_ROUNDS = 5  # at the most, of live_*.py: theirs are long
 
 
 def processor() -> str:
@@ -65,117 +68,165 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions(children: dict[str, Child]) -> dict[str, str]:
+def versions(children: Iterable[Child]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in PEERS:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             pass
-    for child in children.values():
+    for child in children:
         found = child.facts() | found
     return found
-
-
-def start(names: Iterable[str]) -> dict[str, Child]:
-    children = {}
-    for name in names:
-        try:
-            children[name] = Child(name)
-            children[name].facts()
-        except (ImportError, RuntimeError) as error:
-            children.pop(name, None)
-            print(f"without {name}: {error}", file=sys.stderr)
-    return children
-
-
-def measured(children: dict[str, Child], group: str, row: Row, rounds: int, seconds: float) -> list[Figure]:
-    """A figure of each subject that can do the work."""
-    found: list[tuple[Child, int, Figure]] = []
-    for name, child in children.items():
-        if row.subjects and name not in row.subjects:
-            continue
-        per = child.prepare(row.module, row.function, row.args)
-        if per is not None:
-            figure = {
-                "group": group,
-                "text": row.text,
-                "goal": row.goal,
-                "x": row.x,
-                "subject": name,
-                "ns": [],
-            }
-            found.append((child, per, {key: value for key, value in figure.items() if value is not None}))
-    for _ in range(rounds):
-        for child, per, figure in found:
-            figure["ns"].append(rounded(child.time(seconds) / per))
-    for child, _, figure in found:
-        memory = child.ask(memory=True)
-        figure |= {key: rounded(value) for key, value in memory.items() if value is not None}
-    return [figure for _, _, figure in found]
 
 
 def rounded(number: float) -> float:
     return float(f"{number:.4g}")
 
 
-def live(rounds: int) -> Iterator[Figure]:
-    """Those of live_*.py: each has figures(rounds), of (text, subject, ns of one message by rounds)."""
-    for path in sorted(Path(__file__).parent.glob("live_*.py")):
-        module = importlib.import_module(f"benchmarks.{path.stem}")
-        if hasattr(module, "figures"):
-            for text, subject, ns in module.figures(rounds):
-                yield {
-                    "group": "live",
-                    "text": text,
-                    "subject": subject,
-                    "ns": [rounded(one) for one in ns],
-                }
-
-
 def shown(figures: list[Figure]) -> str:
     return ", ".join(f"{figure['subject']} {min(figure['ns']):,.4g} ns" for figure in figures)
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The result."""
-    groups = options.groups or list(GROUPS)
-    if "caproto" in options.subjects:
-        caproto_env.make()
-    facts = machine()
-    children = start([name for name in options.subjects if works(name)])
-    figures: list[Figure] = []
-    try:
-        for group in groups:
-            for row in GROUPS[group]:
-                if options.only in row.text:
-                    found = measured(children, group, row, options.rounds, options.seconds)
-                    print(f"{row.text}: {shown(found)}", file=sys.stderr)
-                    figures += found
-        facts["versions"] = versions(children)
-    finally:
-        for child in children.values():
-            child.close()
-    if options.instructions:
+class Run:
+    """One run: its subjects, its result, and what failed."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.groups = options.groups or list(GROUPS)
+        self.children: dict[str, Child] = {}
+        self.figures: list[Figure] = []
+        self.failed: list[str] = []
+        self.result: dict[str, Any] = {
+            "format": FORMAT,
+            **machine(),
+            "versions": {},
+            "rounds": options.rounds,
+            "whole": False,  # all rows and subjects, of the groups that were asked for
+            "failed": self.failed,
+            "figures": self.figures,
+        }
+
+    def __call__(self) -> dict[str, Any]:
+        """Measure; returns the result, which is in the file, too."""
+        self.start()
+        try:
+            self.result["versions"] = versions(self.children.values())
+            for group in self.groups:
+                for row in GROUPS[group]:
+                    if self.options.only in row.text:
+                        self.measure(group, row)
+                self.save()
+        finally:
+            for child in self.children.values():
+                child.close()
+        if self.options.instructions:
+            self.count()
+            self.save()
+        if "live" in self.groups and not self.options.only:
+            self.live()
+        there = all(name in self.children for name in SUBJECTS if works(name))
+        self.result["whole"] = there and not self.options.only and not self.failed
+        self.save()
+        return self.result
+
+    def save(self) -> None:
+        save(self.result, self.options.output)
+
+    def fail(self, what: str, error: Exception) -> None:
+        """It is left out; `what` begins with the subject."""
+        self.failed.append(f"{what}: {error}")
+        without(what, error)
+
+    def start(self) -> None:
+        for name in self.options.subjects:
+            if works(name):
+                try:
+                    if name == "caproto":
+                        caproto_env.make()
+                    self.children[name] = child = Child(name)
+                except ImportError as error:
+                    without(name, error)
+                    continue
+                try:
+                    child.facts()
+                except Failed as error:
+                    child.close()
+                    del self.children[name]
+                    self.fail(name, error)
+
+    def measure(self, group: str, row: Row) -> None:
+        """A figure of each subject that can do the work. Whoever fails has none, and begins anew with the next row."""
+        figures: dict[str, Figure] = {}
+        per: dict[str, int] = {}
+
+        def ask(name: str, **request: Any) -> dict[str, Any] | None:
+            """The subject's answer; None where it failed."""
+            try:
+                return self.children[name].ask(**request)
+            except Failed as error:
+                figures.pop(name, None)
+                self.fail(f"{name}, {row.text}", error)
+                self.children[name].close()
+                self.children[name] = Child(name)
+                return None
+
+        for name in self.children:
+            if not row.subjects or name in row.subjects:
+                answer = ask(name, module=row.module, function=row.function, args=list(row.args))
+                if answer and answer["per"] is not None:
+                    per[name] = answer["per"]
+                    head = {"group": group, "text": row.text, "goal": row.goal, "x": row.x, "subject": name}
+                    figures[name] = {key: value for key, value in head.items() if value is not None}
+                    figures[name]["ns"] = []
+        for _ in range(self.options.rounds):
+            for name, figure in list(figures.items()):
+                if answer := ask(name, seconds=self.options.seconds):
+                    figure["ns"].append(rounded(answer["ns"] / per[name]))
+        for name, figure in list(figures.items()):
+            if answer := ask(name, memory=True):
+                figure |= {key: rounded(value) for key, value in answer.items() if value is not None}
+        self.take(row.text, figures.values())
+
+    def take(self, text: str, figures: Iterable[Figure]) -> None:
+        found = list(figures)
+        print(f"{text}: {shown(found)}", file=sys.stderr)
+        self.figures += found
+
+    def count(self) -> None:
+        """Instructions, into the figures of the compiled twin."""
+        figures = {figure["text"]: figure for figure in self.figures if figure["subject"] == "c"}
         rows = [
-            row for group in groups if group in CODEC for row in GROUPS[group] if options.only in row.text
+            row for group in self.groups if group in CODEC for row in GROUPS[group] if row.text in figures
         ]
-        for row, number in counted(rows):
-            print(f"{row.text}: {number:,.0f} instructions", file=sys.stderr)
-            for figure in figures:
-                if (figure["text"], figure["subject"]) == (row.text, "c"):
-                    figure["instructions"] = rounded(number)
-    if "live" in groups and not options.only:
-        for figure in live(min(options.rounds, 5)):
-            print(f"{figure['text']}: {shown([figure])}", file=sys.stderr)
-            figures.append(figure)
-    return {
-        "format": FORMAT,
-        **facts,
-        "rounds": options.rounds,
-        "whole": not options.only and all(name in children for name in SUBJECTS if works(name)),
-        "figures": figures,
-    }
+        try:
+            for row, number in counted(rows):
+                print(f"{row.text}: {number:,.0f} instructions", file=sys.stderr)
+                figures[row.text]["instructions"] = rounded(number)
+        except Failed as error:
+            self.fail("instructions", error)
+
+    def live(self) -> None:
+        """The figures of live_*.py. Each has GROUPS, and figures(group, rounds, subjects): text, subject, ns of one message by
+        rounds, or none where the subject failed."""
+        subjects = {"socket", *self.children}
+        for path in sorted(Path(__file__).parent.glob("live_*.py")):
+            module = importlib.import_module(f"benchmarks.{path.stem}")
+            for group in getattr(module, "GROUPS", ()):
+                try:
+                    found = list(module.figures(group, min(self.options.rounds, LIVE_ROUNDS), subjects))
+                except ImportError as error:
+                    without(group, error)
+                except Failed as error:
+                    self.fail(group, error)
+                else:
+                    for text, subject, ns in found:
+                        if ns:
+                            head = {"group": "live", "text": text, "subject": subject}
+                            self.take(text, [head | {"ns": [rounded(one) for one in ns]}])
+                        else:
+                            self.failed.append(f"{subject}, {text}")
+                self.save()
 
 
 def save(result: dict[str, Any], path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks is in the checkout alone
 
-from benchmarks import charts, report  # noqa: E402
+from benchmarks import charts, live_client, live_server, report, run  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.compare import compare  # noqa: E402
+from benchmarks.rows import Row  # noqa: E402
 from benchmarks.run import load, save  # noqa: E402
 
 VALUE = "decode: NTScalar, value + time changed"
@@ -140,6 +141,111 @@ def test_exit_status_of_compare(
     capfd.readouterr()
     assert main(["compare", str(a), str(b)]) == 1
     assert "slower: 1\n" in capfd.readouterr().out
+
+
+QUICK = ("--rounds", "2", "--seconds", "0.0001")
+GOOD = Row("a BitSet", None, "bench_bitset", "decode", ("nts.all",))
+BAD = Row("a message that there is not", None, "bench_value", "decode_update", ("nts.nothing",))
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[Row]]:
+    """The groups of a run: these rows alone, and nothing live but what a test puts there. caproto cannot be had."""
+    pytest.importorskip("tracemalloc")  # which PyPy has not
+    groups: dict[str, list[Row]] = {}
+    monkeypatch.setattr("benchmarks.__main__.GROUPS", groups)
+    monkeypatch.setattr(run, "GROUPS", groups)
+    monkeypatch.setattr(live_client, "GROUPS", {})
+    monkeypatch.setattr(live_server, "GROUPS", {})
+    monkeypatch.setenv("PVAFAST_BENCH_CAPROTO", str(tmp_path / "nowhere"))
+    return groups
+
+
+def test_a_subject_that_fails_is_left_out_and_begins_anew(
+    rows: dict[str, list[Row]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows.update(decode=[GOOD, BAD], encode=[GOOD._replace(text="another")])
+    path = tmp_path / "result.json"
+    assert main(["run", *QUICK, "-o", str(path), "--subjects", "py", "caproto"]) == 1
+    found = load(path)
+    assert [(one["text"], one["subject"], len(one["ns"])) for one in found["figures"]] == [
+        *(("a BitSet", "py", 2), ("another", "py", 2)),
+    ]
+    assert [one.partition(":")[0] for one in found["failed"]] == ["py, a message that there is not"]
+    assert not found["whole"]
+    told = capfd.readouterr().err
+    assert "without caproto: " in told
+    assert "without py, a message that there is not: it stopped; its error is above\n" in told
+    assert "nts.nothing" in told  # the error
+    assert main(["report", str(path)]) == 1  # the pages are not touched
+    assert "failed: py, a message that there is not" in capfd.readouterr().err
+    assert main(["report", "--print", str(path)]) == 0
+
+
+def test_a_subject_that_is_not_there_is_named_and_no_failure(
+    rows: dict[str, list[Row]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows["decode"] = [GOOD]
+    path = tmp_path / "result.json"
+    assert main(["run", *QUICK, "-o", str(path), "--subjects", "caproto", "py"]) == 0
+    assert [one["subject"] for one in load(path)["figures"]] == ["py"]
+    assert "without caproto: " in capfd.readouterr().err
+
+
+def test_figures_are_in_the_file_after_each_group(
+    rows: dict[str, list[Row]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "result.json"
+    rows.update(decode=[GOOD], encode=[GOOD._replace(text="another")])
+    measure = run.Run.measure
+
+    def interrupted(self: run.Run, group: str, row: Row) -> None:
+        if group == "encode":
+            raise KeyboardInterrupt
+        measure(self, group, row)
+
+    monkeypatch.setattr(run.Run, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(["run", *QUICK, "-o", str(path), "--subjects", "py"])
+    found = load(path)
+    assert [one["text"] for one in found["figures"]] == ["a BitSet"]
+    assert not found["whole"]
+
+
+LISTENS = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+
+
+def test_a_live_peer_that_fails_takes_nothing_with_it(
+    rows: dict[str, list[Row]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The first server does not start; of the second group, the child does not know the works; the third group is good."""
+    rows.update(decode=[GOOD], live=[])
+    size = live_server.SCALAR_BYTES
+    monkeypatch.setitem(
+        live_client.GROUPS, "none", (["-c", "1 / 0"], {"bare socket": (live_client.bare, ())})
+    )
+    monkeypatch.setitem(
+        live_client.GROUPS, "unknown", (["-c", LISTENS], {"bare socket": (live_client.bare, ())})
+    )
+    monkeypatch.setitem(live_server.GROUPS, "updates", "scalar")
+    monkeypatch.setattr(live_server, "SUBJECTS", {"py, thread": ("1 / 0",)})
+    path = tmp_path / "result.json"
+    assert main(["run", *QUICK, "-o", str(path), "--subjects", "py"]) == 1
+    found = load(path)
+    assert [(one["text"], one["subject"]) for one in found["figures"]] == [
+        *(("a BitSet", "py"), ("server, updates", "socket")),
+    ]
+    assert max(found["figures"][-1]["ns"]) < 1e9 * size  # faster than a byte a second
+    assert [one.partition(":")[0] for one in found["failed"]] == [
+        *("none", "socket, client, unknown", "py, server, updates"),
+    ]
+    told = capfd.readouterr().err
+    assert "without none: its server does not start; the error is above\n" in told
+    assert "without bare socket: unknown: exit status 1; its error is above\n" in told
+    assert "without py, thread: its server does not start; the error is above\n" in told
 
 
 def test_what_is_no_result(tmp_path: Path) -> None:
