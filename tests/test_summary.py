@@ -15,9 +15,9 @@ import corpus
 import pvafast
 from captures import ACK, NOW, PSH, Talk, ethernet, ip4, ip6, pcap, udp
 from pvafast import BitSet, Codec, FieldDesc, Value, messages, ndarray
-from pvafast.capture import read, report
-from pvafast.capture import summary as module
-from pvafast.capture.summary import Latency, Summary, type_name
+from pvafast.capture import read
+from pvafast.capture.summary import Latency, Summary, report, type_name
+from pvafast.capture.summary.room import Room
 from pvafast.messages import Severity, Status, StatusType
 
 NT = FieldDesc.structure(
@@ -619,15 +619,15 @@ def test_a_search_that_nobody_answers() -> None:
         search(0, "A", "B"), response(0.001, 1), search(1, "B"), search(3, "B"), search(3, "B", src="10.0.0.9:7000"),
         response(3.1, found=False),
     )  # fmt: skip
-    assert summary.unanswered_searches() == [("B", 4, ["10.0.0.1", "10.0.0.9"])]
+    assert summary.searches.unanswered() == [("B", 4, ["10.0.0.1", "10.0.0.9"])]
     assert section(summary, "searches never answered") == ["B ×4, by 10.0.0.1, 10.0.0.9"]
-    assert summary.searches["A"].answers == {"10.0.0.2:5075": GUIDS[0]}
+    assert summary.searches.names["A"].answers == {"10.0.0.2:5075": GUIDS[0]}
 
 
 def test_recorded_searches() -> None:
     """The client timed out on this name (expected.json). Its searches are passed on on the loopback: that is not another one."""
     for name, times in (("udp_p4pcli_p4psrv", 3), ("udp_p4pcli_pvapysrv", 3), ("tcpsearch_p4pcli_p4psrv", 2)):
-        assert recorded(name).unanswered_searches() == [("no:such:pv", times, ["127.0.0.1"])]
+        assert recorded(name).searches.unanswered() == [("no:such:pv", times, ["127.0.0.1"])]
 
 
 def test_a_host_that_is_not_answered_where_another_one_is() -> None:
@@ -638,33 +638,33 @@ def test_a_host_that_is_not_answered_where_another_one_is() -> None:
 def test_a_client_of_two_networks() -> None:
     """It searches in both from the same port and is answered in one."""
     summary = summed(search(0, "A"), search(0, "A", src="10.9.0.1:6000"), response(0.001, 1))
-    assert summary.unanswered_searches() == []
+    assert summary.searches.unanswered() == []
 
 
 def test_an_answer_that_is_not_in_the_capture() -> None:
     """The client opened the channel, so it was told where."""
     summary = summed(search(0, "A"), Chat().open(0.1).create("A", at=0.2))
-    assert summary.unanswered_searches() == []
+    assert summary.searches.unanswered() == []
 
 
 def test_a_search_that_is_passed_on_counts_once() -> None:
     origin = messages.OriginTag(address="10.0.0.2")
     copy = messages.Search(sequence=1, address="10.0.0.1", port=6000, channels=((1, "A"),))
     passed = datagram(0.001, origin, copy, src="10.0.0.2:5076", dst="224.0.0.128:5076")
-    assert summed(search(0, "A"), passed).unanswered_searches() == [("A", 1, ["10.0.0.1"])]
-    assert summed(passed).unanswered_searches() == [("A", 1, ["10.0.0.1"])]
+    assert summed(search(0, "A"), passed).searches.unanswered() == [("A", 1, ["10.0.0.1"])]
+    assert summed(passed).searches.unanswered() == [("A", 1, ["10.0.0.1"])]
 
 
 def test_a_name_that_is_lost() -> None:
     """Found at first; later the server is gone."""
     start = [search(0, "A"), response(0.001, 1)]
     summary = summed(*start, *(search(float(t), "A") for t in (10, 11, 13)))
-    assert summary.unanswered_searches() == []
-    assert summary.lost_searches() == [("A", 3, ["10.0.0.1"])]
+    assert summary.searches.unanswered() == []
+    assert summary.searches.lost() == [("A", 3, ["10.0.0.1"])]
     assert section(summary, "searches no longer answered") == ["A ×3, by 10.0.0.1"]
     # Searched at three addresses at once, and answered at the first.
     assert (
-        summed(*start, *(search(0.002, "A", dst=f"10.{i}.0.255:5076") for i in range(3))).lost_searches()
+        summed(*start, *(search(0.002, "A", dst=f"10.{i}.0.255:5076") for i in range(3))).searches.lost()
         == []
     )
 
@@ -676,7 +676,7 @@ def test_names_that_two_servers_answer() -> None:
         response(0.002, 1, host="10.0.0.3", guid=GUIDS[1]),
         response(0.002, 2, host="10.0.0.4"),  # another address of the same server
     )
-    assert summary.answered_twice() == [("A", ["10.0.0.2:5075", "10.0.0.3:5075"])]
+    assert summary.searches.answered_twice() == [("A", ["10.0.0.2:5075", "10.0.0.3:5075"])]
     assert section(summary, "names that several servers answer") == ["A: 10.0.0.2:5075, 10.0.0.3:5075"]
 
 
@@ -684,11 +684,11 @@ def test_the_same_guid_at_two_addresses() -> None:
     summary = summed(
         beacon(0, 1), beacon(1, 1, host="10.0.0.3"), beacon(2, 1, host="10.0.0.4", guid=GUIDS[1])
     )
-    assert summary.duplicate_guids() == [("01" * 12, ["10.0.0.2:5075", "10.0.0.3:5075"])]
+    assert summary.searches.duplicate_guids() == [("01" * 12, ["10.0.0.2:5075", "10.0.0.3:5075"])]
     assert section(summary, "GUIDs at several addresses") == [f"{'01' * 12}: 10.0.0.2:5075, 10.0.0.3:5075"]
     # Seen on the loopback as well.
-    assert summed(beacon(0, 1), beacon(1, 1, host="127.0.0.1")).duplicate_guids() == []
-    assert len(summed(beacon(0, 1), beacon(1, 1, host="127.0.0.1", port=9)).duplicate_guids()) == 1
+    assert summed(beacon(0, 1), beacon(1, 1, host="127.0.0.1")).searches.duplicate_guids() == []
+    assert len(summed(beacon(0, 1), beacon(1, 1, host="127.0.0.1", port=9)).searches.duplicate_guids()) == 1
 
 
 # -- beacons
@@ -699,14 +699,14 @@ def test_beacons_that_are_in_order_say_nothing() -> None:
     sent = [beacon(15.0 * i + j / 1000, 250 + i) for i in range(12) for j in range(2)]
     summary = summed(*sent)
     assert summary.problems() == []
-    assert summary.beacons["10.0.0.2:5075"].count == 12
+    assert summary.searches.beacons["10.0.0.2:5075"].count == 12
 
 
 def test_beacons_that_jump() -> None:
     summary = summed(
         beacon(0, 1, 5), beacon(15, 2, 5), beacon(30, 6, 5), beacon(45, 7, 6), beacon(60, 8, 7), beacon(75, 4, 7),
     )  # fmt: skip
-    told = summary.beacons["10.0.0.2:5075"]
+    told = summary.searches.beacons["10.0.0.2:5075"]
     assert (told.count, told.missing, told.back, told.changes) == (6, 3, 1, 2)
     assert section(summary, "beacons") == [
         "10.0.0.2:5075: 3 beacons missing beside 6",
@@ -717,11 +717,11 @@ def test_beacons_that_jump() -> None:
 
 def test_a_server_that_was_restarted() -> None:
     summary = summed(beacon(0, 9), beacon(20, 0, guid=GUIDS[1]), beacon(35, 1, guid=GUIDS[1]))
-    assert summary.restarts == [("10.0.0.2:5075", (NOW + 20) * 10**9)]
+    assert summary.searches.restarts == [("10.0.0.2:5075", (NOW + 20) * 10**9)]
     assert section(summary, "beacons") == [
         "10.0.0.2:5075: a new GUID, 20 s after the start: the server was restarted"
     ]
-    assert summary.duplicate_guids() == []
+    assert summary.searches.duplicate_guids() == []
 
 
 # -- connections and channels
@@ -865,7 +865,7 @@ def test_a_new_subscription_of_the_same_number_begins_anew() -> None:
 
 def test_losses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Subscriptions and the names of their overruns take of the room that all small things have."""
-    monkeypatch.setattr(module, "_OF_ALL", 40)
+    monkeypatch.setattr(Room, "OF_ALL", 40)
     wide = FieldDesc.structure("", {f"f{i}": "int32" for i in range(25)})
     chat = Chat().open()
     for n in range(1, 21):
@@ -912,8 +912,8 @@ def test_damaged_messages_are_counted_together() -> None:
 
 def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit is counted and told; the numbers that need no room stay right."""
-    monkeypatch.setattr(module, "_MOST", 10)
-    monkeypatch.setattr(module, "_OF_ONE", 5)
+    monkeypatch.setattr(Room, "MOST", 10)
+    monkeypatch.setattr(Room, "OF_ONE", 5)
     chats = []
     for i in range(30):
         chat = Chat(41_000 + i, 6000 + i).open(at=i, user=f"u{i}").create(f"PV{i}", at=i + 0.1)
@@ -924,11 +924,11 @@ def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     udp_ += [beacon(120 + i, i, guid=bytes([i]) * 12, port=6000 + i) for i in range(30)]
     summary = summed(*chats, *udp_)
     for table in (
-        summary.pvs, summary.servers, summary.clients, summary.latencies, summary.searches, summary.beacons,
-        summary.statuses, summary._guids, summary._given_up, summary._connections, summary._ended,
+        summary.pvs, summary.servers, summary.clients, summary.latencies, summary.searches.names, summary.searches.beacons,
+        summary.statuses, summary.searches.guids, summary._given_up, summary._connections, summary._ended,
     ):  # fmt: skip
         assert 0 < len(table) <= 10
-    assert max(len(found.clients) for found in summary.searches.values()) == 5
+    assert max(len(found.clients) for found in summary.searches.names.values()) == 5
     assert summary._waits <= 10
     assert summary.dropped > 0
     assert (
@@ -939,7 +939,7 @@ def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_waiting_requests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST", 20)
+    monkeypatch.setattr(Room, "MOST", 20)
     chat = Chat().open().create("A")
     for i in range(100):
         chat.get(1.0 + i, None, ioid=i + 1)
@@ -951,7 +951,7 @@ def test_waiting_requests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_connections_that_are_forgotten_are_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection older than those that are kept goes on talking."""
-    monkeypatch.setattr(module, "_MOST", 3)
+    monkeypatch.setattr(Room, "MOST", 3)
     old = Chat().open()
     chats = [Chat(40_001 + i).open(at=1.0 + i) for i in range(6)]
     old.say(0, 50, messages.Echo()).say(1, 50, messages.Echo())

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .._losstext import duration as time
-from .._losstext import furthest, numbering, si
-from .._losstext import times as _times
-from .._valuetext import printable
+from ..._losstext import duration as time
+from ..._losstext import furthest, numbering, si
+from ..._losstext import times as _times
+from ..._valuetext import printable
+from .kept import End, Latency, Pv, host_of
 
 if TYPE_CHECKING:
-    from .summary import End, Latency, Pv, Summary
+    from .summary import Summary
 
 # Lines of a section, and characters of a cell.
 _LINES: Final = 20
@@ -77,25 +78,25 @@ def _unanswered(summary: Summary) -> Iterator[str]:
 
 
 def _unanswered_searches(summary: Summary) -> Iterator[str]:
-    for name, n, hosts in summary.unanswered_searches():
-        clients = summary.searches[name].clients
+    for name, n, hosts in summary.searches.unanswered():
+        clients = summary.searches.names[name].clients
         answered = {host_of(address): None for address, asker in clients.items() if asker.answered}
         others = [host for host in answered if host not in hosts]
         yield f"{name}{_times(n)}, by {_list(hosts)}" + (f" (answered to {_list(others)})" if others else "")
 
 
 def _lost_searches(summary: Summary) -> Iterator[str]:
-    for name, n, hosts in summary.lost_searches():
+    for name, n, hosts in summary.searches.lost():
         yield f"{name}{_times(n)}, by {_list(hosts)}"
 
 
 def _answered_twice(summary: Summary) -> Iterator[str]:
-    for name, servers in summary.answered_twice():
+    for name, servers in summary.searches.answered_twice():
         yield f"{name}: {_list(servers)}"
 
 
 def _guids(summary: Summary) -> Iterator[str]:
-    for guid, addresses in summary.duplicate_guids():
+    for guid, addresses in summary.searches.duplicate_guids():
         yield f"{guid}: {_list(addresses)}"
 
 
@@ -121,11 +122,11 @@ def _closed(summary: Summary) -> Iterator[str]:
 
 def _beacons(summary: Summary) -> Iterator[str]:
     restarts: dict[str, list[int]] = {}
-    for address, ns in summary.restarts:
+    for address, ns in summary.searches.restarts:
         restarts.setdefault(address, []).append(ns)
     for address, times in restarts.items():
         yield f"{address}: a new GUID{_times(len(times))}, {_moments(summary, times)}: the server was restarted"
-    for address, told in summary.beacons.items():
+    for address, told in summary.searches.beacons.items():
         if told.missing:
             yield f"{address}: {told.missing} beacon{_s(told.missing)} missing beside {told.count}"
         if told.back:
@@ -266,7 +267,7 @@ def _servers(summary: Summary) -> list[list[str]]:
     shown = sorted(summary.servers.values(), key=lambda end: (-end.bytes, -end.connections, end.address))
     rows = []
     for end in shown:
-        told = summary.beacons.get(end.address)
+        told = summary.searches.beacons.get(end.address)
         beacons = "" if told is None else str(told.count)
         if told is not None and told.count > 1:
             beacons += f", every {time((told.last - told.first) / (told.count - 1) / 1e9)}"
@@ -323,11 +324,6 @@ def _list(items: Sequence[str], most: int = 3) -> str:
 def _largest(table: dict[_K, _V], key: Callable[[_V], Any] = lambda n: n) -> list[tuple[_K, _V]]:
     """Entries, the largest first."""
     return sorted(table.items(), key=lambda item: (-key(item[1]), item[0]))
-
-
-def host_of(address: str) -> str:
-    """The host of an "address:port"."""
-    return address.rpartition(":")[0]
 
 
 def size(n: float) -> str:
