@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from livepeer import NT_DOUBLE, LiveServer, nt_double
-from pvafast import Client, ClientClosed, OperationTimeout, RemoteError, Value, client, messages
+from pvafast import Client, ClientClosed, OperationTimeout, RemoteError, Server, Value, client, messages
 from pvafast.client.link import Link
 from pvafast.connection import OperationRequest
+from pvafast.network import ServerConfig
 from pvafast.network.stream import Stream
 
 
@@ -222,6 +223,8 @@ def test_the_loop_of_windows_is_refused_in_words(server: LiveServer) -> None:
     async def get() -> None:
         with pytest.raises(RuntimeError, match="SelectorEventLoop"):
             await Client(server=server.address).get("pv1")
+        with pytest.raises(RuntimeError, match="SelectorEventLoop"):
+            await Server({}, config=ServerConfig.isolated()).__aenter__()
 
     with asyncio.Runner(loop_factory=ProactorEventLoop) as runner:
         runner.run(get())

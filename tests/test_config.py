@@ -108,6 +108,11 @@ def test_a_server_falls_back_to_what_clients_are_told() -> None:
     assert server.server_port == 3
 
 
+def test_any_port_of_servers_tells_a_client_nothing(warnings: list[str]) -> None:
+    assert ClientConfig.from_env({"EPICS_PVAS_SERVER_PORT": "0"}).server_port == 5075
+    assert not warnings
+
+
 def test_a_client_falls_back_to_the_port_of_servers() -> None:
     assert ClientConfig.from_env({"EPICS_PVAS_SERVER_PORT": "1"}).server_port == 1
     both = {"EPICS_PVAS_SERVER_PORT": "1", "EPICS_PVA_SERVER_PORT": "2"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, final, overload
 
 from .. import _backend
 from ..errors import ClientClosed
+from ..network.loop import refuse_proactor
 from .base import DEFAULT, BaseClient, ServerInfo, Timeout, names_of, pairs
 from .engine import Engine
 from .feed import Feed, Watch
@@ -192,10 +193,7 @@ class Client(BaseClient):
         if self._engine is None:
             if self._done:
                 raise ClientClosed("the client is closed")
-            if type(loop).__name__ == "ProactorEventLoop":
-                raise RuntimeError(
-                    "on Windows a client needs asyncio.SelectorEventLoop: asyncio.Runner(loop_factory=...) takes it"
-                )
+            refuse_proactor(loop)
             self._engine = self._new_engine(loop)
             self._loop = loop
         elif self._loop is not loop:

@@ -102,6 +102,9 @@ class ClientConfig:
 
         A variable that is set to nothing is an empty list. What cannot be understood is left out, with a warning.
         """
+        if environ.get("EPICS_PVAS_SERVER_PORT", "").strip() == "0":
+            # Any port, for servers; it tells a client nothing.
+            environ = {name: text for name, text in environ.items() if name != "EPICS_PVAS_SERVER_PORT"}
         return _from_env(cls, _CLIENT, environ, fields)
 
     def udp_endpoints(self) -> list[Endpoint]:

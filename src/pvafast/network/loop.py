@@ -58,6 +58,14 @@ class Loop(Protocol):
         ...
 
 
+def refuse_proactor(loop: Loop) -> None:
+    """RuntimeError for the event loop of asyncio on Windows that cannot watch sockets, and is the default there."""
+    if type(loop).__name__ == "ProactorEventLoop":
+        raise RuntimeError(
+            "on Windows asyncio.SelectorEventLoop is needed: asyncio.Runner(loop_factory=...) takes it"
+        )
+
+
 @final
 class _Call:
     __slots__ = ("args", "callback")

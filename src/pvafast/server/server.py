@@ -20,7 +20,7 @@ from ..errors import LocalProtocolError
 from ..limits import Limits
 from ..network.addresses import Endpoint
 from ..network.config import ServerConfig
-from ..network.loop import Handle, Loop, SelectLoop
+from ..network.loop import Handle, Loop, SelectLoop, refuse_proactor
 from .discovery import Discovery, new_guid
 from .monitors import Subscription
 from .pv import PV
@@ -218,7 +218,9 @@ class Server:
             self._stopped()
 
     async def __aenter__(self) -> Server:
-        self.start(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        refuse_proactor(loop)
+        self.start(loop)
         return self
 
     async def __aexit__(
