@@ -723,8 +723,8 @@ def reached(data: bytes) -> set[tuple[str, int, int]]:
 
 def keep(place: Path) -> None:
     """Archive those inputs in a directory that reach something which neither the other seeds nor smaller inputs do."""
-    CORPUS.unlink(missing_ok=True)
-    inputs = {path.read_bytes() for path in place.iterdir()}
+    inputs = {path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    CORPUS.unlink(missing_ok=True)  # else all of it would be among the seeds
     one_input(bytes([DATAGRAM, 0]))  # what is made once is made
     steps: set[tuple[str, int, int]] = set()
     for data in seeds():
