@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 
 from . import messages
-from .live_client import started
+from .live_client import PORT, started
 from .subjects import Work
 
 GETS = 100
-SERVER = f"""
+SERVER = f"""{PORT}
 from pvafast import PV, Server
 from pvafast.network.config import ServerConfig
-server = Server({{f"pv{{i}}": PV.of(float(i)) for i in range({GETS})}}, config=ServerConfig.isolated())
+config = ServerConfig.isolated(server_port=port, broadcast_port=port)
+server = Server({{f"pv{{i}}": PV.of(float(i)) for i in range({GETS})}}, config=config)
 with server.running():
-    print(server.port, flush=True)
+    print(port, flush=True)
     input()
 """
 SINK = "import sys; from benchmarks.live_server import sink; sink(int(sys.argv[1]))"
@@ -236,7 +237,7 @@ def post_frames(subject: Any) -> Work:
 
 
 TWINS = pytest.mark.subjects("c", "py", remote=["c", "py"])
-CLIENTS = ["c", "py", "spvirit", "p4p"]
+CLIENTS = ["c", "py", "spvirit", "p4p", "pvapy"]
 
 
 @pytest.mark.subjects(*CLIENTS, remote=CLIENTS)

@@ -24,7 +24,13 @@ from typing import Any
 from .children import ROOT, Failed, in_turns, installed
 from .messages import update
 
-P4P_SERVER = """
+# In a script: a free port. Servers take it for TCP and for searches by UDP, so that an address is one.
+PORT = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+"""
+P4P_SERVER = f"""{PORT}
 import sys, time
 from p4p.nt import NTScalar
 from p4p.server import Server, StaticProvider
@@ -32,9 +38,11 @@ from p4p.server.thread import SharedPV
 provider = StaticProvider("pvs")
 pvs = [SharedPV(nt=NTScalar("d", display=True), initial=float(i)) for i in range(1000)]
 for i, pv in enumerate(pvs):
-    provider.add(f"pv{i}", pv)
-server = Server(providers=[provider], isolate=True)
-print(server.conf()["EPICS_PVA_SERVER_PORT"], flush=True)
+    provider.add(f"pv{{i}}", pv)
+conf = {{"INTF_ADDR_LIST": "127.0.0.1", "SERVER_PORT": port, "BROADCAST_PORT": port, "AUTO_BEACON_ADDR_LIST": "NO"}}
+conf = {{f"EPICS_PVAS_{{name}}": str(value) for name, value in conf.items()}}
+server = Server(providers=[provider], conf=conf, useenv=False)
+print(port, flush=True)
 due, i = time.monotonic(), 0
 while True:
     due += 0.1
@@ -47,6 +55,7 @@ while True:
 GETS = 3000
 MANY = 1000
 LONGEST = 120  # seconds, of one measurement
+held: list[Any] = []  # until the process ends: pvapy crashes where a channel goes while it is called back
 
 
 def cpu() -> float:
@@ -198,6 +207,22 @@ def get_by_spvirit(address: str) -> float:
     return a_second(lambda: channel.get().value["value"], 7.0)
 
 
+def pvapy_channel(name: str, address: str) -> Any:
+    """The address is that of all channels of this process: what its environment says when the first one is made.
+
+    They are searched for by UDP: a name server of p4p's does not understand pvapy when it asks for a thousand.
+    """
+    import pvaccess
+
+    os.environ |= {"EPICS_PVA_ADDR_LIST": address, "EPICS_PVA_AUTO_ADDR_LIST": "NO"}
+    return pvaccess.Channel(name)
+
+
+def get_by_pvapy(address: str) -> float:
+    channel = pvapy_channel("pv7", address)
+    return a_second(lambda: channel.get("field()")["value"], 7.0)
+
+
 def monitors(address: str) -> float:
     """CPU seconds a second, for 1,000 PVs at 10 Hz, in a callback each."""
     import pvafast.sync
@@ -224,6 +249,19 @@ def monitors_by_p4p(address: str) -> float:
     context = p4p_context(address)
     subscriptions = [context.monitor(f"pv{i}", callback) for i in range(MANY)]
     assert len(subscriptions) == MANY
+    return busy(got)
+
+
+def monitors_by_pvapy(address: str) -> float:
+    got = [0]
+
+    def callback(value: Any) -> None:
+        got[0] += 1
+        assert value["value"] >= 0
+
+    held.extend(pvapy_channel(f"pv{i}", address) for i in range(MANY))
+    for channel in held:
+        channel.monitor(callback, "field()")
     return busy(got)
 
 
@@ -265,17 +303,22 @@ GROUPS: dict[str, tuple[list[str], dict[str, tuple[Callable[..., float], tuple[A
             "asyncio, 1,000 in flight": (get_many, ()),
             "spvirit": (get_by_spvirit, ()),
             "p4p": (get_by_p4p, ()),
+            "pvapy": (get_by_pvapy, ()),
         },
     ),
     "CPU for 1,000 PVs at 10 Hz": (
         ["-c", P4P_SERVER, "post"],
-        {"blocking, callbacks": (monitors, ()), "p4p": (monitors_by_p4p, ())},
+        {
+            "blocking, callbacks": (monitors, ()),
+            "p4p": (monitors_by_p4p, ()),
+            "pvapy": (monitors_by_pvapy, ()),
+        },
     ),
 }
 
 
 # Who is not pvafast's client.
-OTHERS = {"bare socket": "socket", "p4p": "p4p", "spvirit": "spvirit"}
+OTHERS = {"bare socket": "socket", "p4p": "p4p", "pvapy": "pvapy", "spvirit": "spvirit"}
 
 
 def child(group: str, name: str, address: str) -> float:

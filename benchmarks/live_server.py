@@ -23,6 +23,7 @@ from pvafast import ClientConnection, PvaError, messages, request
 from pvafast.connection import ChannelOpened, OperationReply, Validated
 
 from .children import ROOT, Failed, in_turns, installed
+from .live_client import PORT
 
 # What each server posts: "scalar", or the side of a square frame of uint16.
 PVAFAST = """
@@ -84,6 +85,49 @@ with Server(providers=[{"x": pv}], isolate=True) as server:
         i += 1
         pv.post(values[i % len(values)], timestamp=time.time())
 """
+# The object that is posted is not the one that is served: what is set of that one is sent at once, field by field.
+PVAPY = (
+    PORT
+    + """
+import os, sys, time
+import numpy as np
+os.environ |= {
+    "EPICS_PVAS_SERVER_PORT": str(port),
+    "EPICS_PVAS_BROADCAST_PORT": str(port),
+    "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
+    "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
+}
+import pvaccess
+what = sys.argv[1]
+def stamp():
+    now = time.time()
+    return {"secondsPastEpoch": int(now), "nanoseconds": int(now % 1 * 1e9), "userTag": 0}
+if what == "scalar":
+    INT, LONG = pvaccess.INT, pvaccess.LONG
+    alarm = {"severity": INT, "status": INT, "message": pvaccess.STRING}
+    time_t = {"secondsPastEpoch": LONG, "nanoseconds": INT, "userTag": INT}
+    fields = {"value": pvaccess.DOUBLE, "alarm": alarm, "timeStamp": time_t}
+    served, pv = (pvaccess.PvObject(fields, "epics:nt/NTScalar:1.0") for _ in range(2))
+    values = [float(i) for i in range(100)]
+else:
+    side = int(what)
+    served, pv = pvaccess.NtNdArray(), pvaccess.NtNdArray()
+    for one in served, pv:
+        one["dimension"] = [pvaccess.PvDimension(side, 0, side, 1, False)] * 2
+        one["compressedSize"] = one["uncompressedSize"] = side * side * 2
+    values = [{"ushortValue": np.full(side * side, i, np.uint16)} for i in range(4)]
+served["value"] = values[0]
+server = pvaccess.PvaServer()
+server.addRecord("x", served)
+print(port, flush=True)
+i = 0
+while True:
+    i += 1
+    pv["value"] = values[i % len(values)]
+    pv["timeStamp"] = stamp()
+    server.update("x", pv)
+"""
+)
 BARE = """
 import socket, sys
 size = int(sys.argv[1])
@@ -98,6 +142,7 @@ SUBJECTS = {
     "pvafast, asyncio": (PVAFAST, "asyncio"),
     "pvafast, thread": (PVAFAST, "thread"),
     "p4p": (P4P,),
+    "pvapy": (PVAPY,),
 }
 GROUPS = {"scalar updates": "scalar"} | {f"frames of {n}×{n} uint16": str(n) for n in (512, 2048)}
 SCALAR_BYTES = 37  # an update of NTScalar: value, seconds and nanoseconds

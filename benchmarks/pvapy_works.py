@@ -1,4 +1,4 @@
-"""What pvapy's users do with a structure array, under the name of the twins' work. Its PvObject is already decoded (in C++)."""
+"""What pvapy can be asked: to make arrays of a PvObject, which is already decoded (in C++); and, over a socket, a get."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pvaccess
 
+from . import bench_live
 from .bench_projection import MEMBERS, ROWS, check_columns, row
+from .live_client import pvapy_channel
 from .subjects import Work
 
 
@@ -29,3 +31,9 @@ def rows_to_columns(kind: str) -> Work:
 
     check_columns(run().__getitem__)
     return Work(run)
+
+
+def get() -> Work:
+    """Of all fields, as the others do; its own default is the value alone."""
+    channel = pvapy_channel("pv7", bench_live.pvs())
+    return bench_live.repeated_gets(lambda: channel.get("field()")["value"])
