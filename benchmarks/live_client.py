@@ -21,8 +21,11 @@ from collections.abc import Callable, Container, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from .children import ROOT, Failed, in_turns, installed
-from .messages import update
+from .live_replay import IOID_AT, per_piece, recorded
+from .messages import ramp
 
 # In a script: a free port. Servers take it for TCP and for searches by UDP, so that an address is one.
 PORT = """
@@ -69,15 +72,17 @@ def cpu() -> float:
 def bare(address: str, name: str, count: int) -> float:
     """Updates a second that come through a socket into the same buffer again and again."""
     host, port = address.split(":")
-    buffer = bytearray(max(len(update(name)), 1 << 18))
-    left = len(update(name)) * count
+    one = recorded(name, 1)
+    buffer = bytearray(max(len(one), 1 << 18))
+    left = len(one) * (count - 1)
     with socket.create_connection((host, int(port))) as sock:
         sock.sendall(f"b{name}:{count}\n".encode())
-        left -= sock.recv_into(buffer)
+        assert sock.recv_into(buffer, len(one), socket.MSG_WAITALL) == len(one)
+        assert buffer[IOID_AT + 4 : len(one)] == one[IOID_AT + 4 :]
         start = time.perf_counter()
         while left:
             left -= sock.recv_into(buffer)
-        return count / (time.perf_counter() - start)
+        return (count - 1) / (time.perf_counter() - start)
 
 
 def blocking(address: str, name: str, count: int) -> float:
@@ -85,14 +90,14 @@ def blocking(address: str, name: str, count: int) -> float:
 
     with pvafast.sync.Client(server=address) as client:
         subscription = client.monitor(f"{name}:{count}")
-        subscription.next()
+        check(name, 0, subscription.next().value)
         start = time.perf_counter()
         for _ in range(count - 1):
             value = subscription.next().value
         seconds = time.perf_counter() - start
-        check(name, value)
+        check(name, count - 1, value)
         assert subscription.dropped == 0
-    return count / seconds
+    return (count - 1) / seconds
 
 
 def in_asyncio(address: str, name: str, count: int) -> float:
@@ -101,7 +106,7 @@ def in_asyncio(address: str, name: str, count: int) -> float:
     async def main() -> float:
         async with pvafast.Client(server=address) as client:
             subscription = client.monitor(f"{name}:{count}")
-            await anext(subscription)
+            check(name, 0, (await anext(subscription)).value)
             start = time.perf_counter()
             left = count - 1
             async for reading in subscription:
@@ -110,21 +115,25 @@ def in_asyncio(address: str, name: str, count: int) -> float:
                 if not left:
                     break
             seconds = time.perf_counter() - start
-            check(name, value)
+            check(name, count - 1, value)
             assert subscription.dropped == 0
-            return count / seconds
+            return (count - 1) / seconds
 
     return asyncio.run(main())
 
 
-def check(name: str, value: Any) -> None:
-    """The last value is what it should be."""
+def check(name: str, i: int, value: Any) -> None:
+    """It is what the replay sends as update i."""
     if name.startswith("nd."):
         side = int(name[3:])
-        assert value.data.shape == (side, side)
-        assert value.data[0, 250] == 250
+        assert np.array_equal(value.data, np.frombuffer(ramp(side), "<u2").reshape(side, side))
     else:
-        assert value >= 0
+        assert value == expected(i)
+
+
+def expected(i: int | np.ndarray) -> Any:
+    """The replay's scalar updates i."""
+    return i % per_piece("nts.vt") * 0.5
 
 
 def into_columns(address: str, name: str, count: int) -> float:
@@ -132,11 +141,15 @@ def into_columns(address: str, name: str, count: int) -> float:
 
     with pvafast.sync.Client(server=address) as client:
         subscription = client.monitor(f"{name}:{count}", columns=["value"])
-        first = got = len(subscription.next())
+        batch = subscription.next()
+        first = got = len(batch)
+        assert np.array_equal(batch["value"], expected(np.arange(first)))
         start = time.perf_counter()
         while got < count:
-            got += len(subscription.next())
+            batch = subscription.next()
+            got += len(batch)
         seconds = time.perf_counter() - start
+        assert np.array_equal(batch["value"], expected(np.arange(got - len(batch), got)))
         assert subscription.dropped == 0
     return (count - first) / seconds
 
@@ -223,55 +236,62 @@ def get_by_pvapy(address: str) -> float:
     return a_second(lambda: channel.get("field()")["value"], 7.0)
 
 
+class Monitored:
+    """The updates of 1,000 PVs that count up together, as they come."""
+
+    def __init__(self) -> None:
+        self.got = 0
+        self.last: dict[int, float] = {}
+
+    def callback(self, i: int, value: Callable[[Any], float]) -> Callable[[Any], None]:
+        """For PV i: `value` takes a number out of what the client hands over."""
+
+        def called(update: Any) -> None:
+            self.got += 1
+            self.last[i] = value(update)
+
+        return called
+
+    def busy(self, get: Callable[[], float]) -> float:
+        """CPU seconds a second; `get` gets one of the PVs."""
+        time.sleep(3)
+        served, found = get(), sorted(self.last.values())
+        assert len(found) == MANY
+        assert served - found[0] < 10
+        assert found[-1] - served < 10
+        assert all(value.is_integer() for value in found)
+        before, used, start = self.got, cpu(), time.perf_counter()
+        time.sleep(4)
+        seconds = time.perf_counter() - start
+        assert (self.got - before) / seconds > 9 * MANY, "the server does not keep up"
+        return (cpu() - used) / seconds
+
+
 def monitors(address: str) -> float:
     """CPU seconds a second, for 1,000 PVs at 10 Hz, in a callback each."""
     import pvafast.sync
 
-    got = [0]
-
-    def callback(reading: Any) -> None:
-        got[0] += 1
-        assert reading.value >= 0
-
+    monitored = Monitored()
     with pvafast.sync.Client(server=address) as client:
         for i in range(MANY):
-            client.monitor(f"pv{i}", callback=callback)
-        return busy(got)
+            client.monitor(f"pv{i}", callback=monitored.callback(i, lambda reading: float(reading.value)))
+        return monitored.busy(lambda: float(client.get("pv7")))
 
 
 def monitors_by_p4p(address: str) -> float:
-    got = [0]
-
-    def callback(value: Any) -> None:
-        got[0] += 1
-        assert value >= 0
-
+    monitored = Monitored()
     context = p4p_context(address)
-    subscriptions = [context.monitor(f"pv{i}", callback) for i in range(MANY)]
-    assert len(subscriptions) == MANY
-    return busy(got)
+    for i in range(MANY):
+        held.append(context.monitor(f"pv{i}", monitored.callback(i, float)))
+    return monitored.busy(lambda: float(context.get("pv7")))
 
 
 def monitors_by_pvapy(address: str) -> float:
-    got = [0]
-
-    def callback(value: Any) -> None:
-        got[0] += 1
-        assert value["value"] >= 0
-
+    monitored = Monitored()
     held.extend(pvapy_channel(f"pv{i}", address) for i in range(MANY))
-    for channel in held:
-        channel.monitor(callback, "field()")
-    return busy(got)
-
-
-def busy(got: list[int]) -> float:
-    time.sleep(3)
-    before, used, start = got[0], cpu(), time.perf_counter()
-    time.sleep(4)
-    seconds = time.perf_counter() - start
-    assert (got[0] - before) / seconds > 9 * MANY, "the server does not keep up"
-    return (cpu() - used) / seconds
+    for i, channel in enumerate(held):
+        channel.monitor(monitored.callback(i, lambda value: float(value["value"])), "field()")
+    return monitored.busy(lambda: float(held[7].get()["value"]))
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------------

@@ -33,27 +33,32 @@ def reply(command: int, payload: bytes) -> bytes:
     return b"\xca\x02\x40" + bytes([command]) + struct.pack("<I", len(payload)) + payload
 
 
-@cache
-def recorded(name: str) -> tuple[bytes, int]:
-    """Updates as they were recorded, and how many."""
-    if name == "nts.vt":
-        count = PIECE // len(stream(1))
-        return stream(count), count
-    count = max(1, PIECE // len(update(name)))
-    return update(name) * count, count
+def per_piece(name: str) -> int:
+    """How many updates are handed to the kernel at a time; the scalar ones begin anew after so many."""
+    return max(1, PIECE // len(recorded(name, 1)))
+
+
+def recorded(name: str, count: int) -> bytes:
+    """Updates as they were recorded."""
+    return stream(count) if name == "nts.vt" else update(name) * count
 
 
 @cache
-def piece(name: str, ioid: bytes) -> tuple[bytes, int]:
-    """The same of an operation. It is in the time of a client's first update, so it has to be quick."""
-    raw, count = recorded(name)
-    patched = np.frombuffer(raw, np.uint8).reshape(count, -1).copy()
+def piece(name: str, ioid: bytes) -> bytes:
+    """A piece of updates, of an operation. It is in the time of a client's first update, so it has to be quick."""
+    count = per_piece(name)
+    patched = np.frombuffer(whole_piece(name), np.uint8).reshape(count, -1).copy()
     patched[:, IOID_AT : IOID_AT + 4] = np.frombuffer(ioid, np.uint8)
-    return patched.tobytes(), count
+    return patched.tobytes()
+
+
+@cache
+def whole_piece(name: str) -> bytes:
+    return recorded(name, per_piece(name))
 
 
 def send(sock: socket.socket, name: str, count: int, ioid: bytes) -> None:
-    raw, per = piece(name, ioid)
+    raw, per = piece(name, ioid), per_piece(name)
     size = len(raw) // per
     while count:
         part = min(count, per)

@@ -16,11 +16,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Container, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any
 
-from pvafast import ClientConnection, PvaError, messages, request
-from pvafast.connection import ChannelOpened, OperationReply, Validated
+from pvafast import ClientConnection, PvaError, messages, normative, request
+from pvafast.connection import ChannelOpened, OperationReply, Update, Validated
 
 from .children import ROOT, Failed, in_turns, installed
 from .live_client import PORT
@@ -146,6 +147,7 @@ SUBJECTS = {
 }
 GROUPS = {"scalar updates": "scalar"} | {f"frames of {n}×{n} uint16": str(n) for n in (512, 2048)}
 SCALAR_BYTES = 37  # an update of NTScalar: value, seconds and nanoseconds
+SEGMENTED, LAST_SEGMENT = 0x30, 0x20  # of the flags in a header
 EXTRA_BYTES = 161  # what is about the pixels of a frame
 
 
@@ -153,13 +155,14 @@ class Receiver:
     """A monitor on a bare socket."""
 
     def __init__(self, port: int, *, bare: bool) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port))
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.buffer = memoryview(bytearray(4 << 20))
+        self.connection = ClientConnection(user="bench", host="here")
         if not bare:
             self._subscribe()
 
     def _subscribe(self) -> None:
-        connection = ClientConnection(user="bench", host="here")
+        connection = self.connection
 
         def until(kind: type) -> Any:
             while True:
@@ -181,10 +184,9 @@ class Receiver:
         until(OperationReply)
         send(messages.MonitorStart(sid=sid, ioid=1))
 
-    def rate(self, size: int | None, seconds: float) -> float:
-        """Updates a second; of this size, or of that of the fifth one."""
-        if size is None:
-            size = self._size()
+    def rate(self, size: int, seconds: float) -> float:
+        """Updates a second, of this size."""
+        self.sock.settimeout(None)
         self._count(0.3)  # caches and windows find their size
         return self._count(seconds) / size
 
@@ -195,30 +197,53 @@ class Receiver:
             count += self.sock.recv_into(self.buffer)
         return count / (now - start)
 
-    def _size(self) -> int:
+    def size(self, what: str) -> int:
+        """Bytes of the fifth update; asserts that the first ones are of what was posted."""
         data = b""
-        while True:
-            data += self.sock.recv(1 << 20)
-            pos, sizes = 0, []
+        ends: list[int] = []  # of whole updates: pvapy sends them in segments
+        while len(ends) < 6:
+            more = self.sock.recv(1 << 20)
+            assert more, "the server has gone"
+            data += more
+            pos, ends = 0, []
             while len(data) >= pos + 8:
-                sizes.append(8 + struct.unpack_from("<I", data, pos + 4)[0])
-                pos += sizes[-1]
-            if len(sizes) > 5:
-                return sizes[4]
+                segment = data[pos + 2] & SEGMENTED
+                pos += 8 + struct.unpack_from("<I", data, pos + 4)[0]
+                if segment in (0, LAST_SEGMENT) and pos <= len(data):
+                    ends.append(pos)
+        self.connection.receive_data(data)
+        updates = [event for event in self.connection.events() if isinstance(event, Update)]
+        assert len(updates) == len(ends)
+        for event in updates:
+            check(what, normative.read(event.value))
+        return ends[4] - ends[3]
+
+
+def check(what: str, value: Any) -> None:
+    """Servers post 0 to 99, or frames all of 0, of 1, of 2 and of 3."""
+    if what == "scalar":
+        assert value in range(100)
+    else:
+        pixels = value.data
+        assert pixels.shape == (int(what), int(what))
+        assert pixels[0, 0] in range(4)
+        assert (pixels == pixels[0, 0]).all()
 
 
 def sink(port: int) -> None:
     """Receive what a server on that port posts, until it goes; tells the port once the monitor has begun."""
     receiver = Receiver(port, bare=False)
+    receiver.sock.settimeout(None)
     print(port, flush=True)
     while receiver.sock.recv_into(receiver.buffer):
         pass
 
 
-def measure(script: str, *arguments: object, size: int | None = None, seconds: float) -> float:
+def measure(script: str, what: str, *arguments: str, seconds: float) -> float:
     """Updates a second. Raises Failed."""
+    bare = script == BARE
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
+        [sys.executable, "-c", script, str(size_of(what)) if bare else what, *arguments],
         cwd=ROOT,
         env=os.environ | {"PVAFAST_BACKEND": "c"},
         stdout=subprocess.PIPE,
@@ -229,13 +254,13 @@ def measure(script: str, *arguments: object, size: int | None = None, seconds: f
         port = process.stdout.readline().strip()
         if not port:
             raise Failed("its server does not start; the error is above")
-        receiver = Receiver(int(port), bare=size is not None)
-        rate = receiver.rate(size, seconds)
-        process.kill()  # or it complains of the socket
-        receiver.sock.close()
+        receiver = Receiver(int(port), bare=bare)
+        with closing(receiver.sock):
+            rate = receiver.rate(size_of(what) if bare else receiver.size(what), seconds)
+            process.kill()  # or it complains of the socket
         return rate
-    except (OSError, PvaError) as error:
-        raise Failed(f"{type(error).__name__}: {error}") from error
+    except (OSError, PvaError, AssertionError) as error:
+        raise Failed(f"{what}: {error!r}") from error
     finally:
         process.kill()
         process.communicate()
@@ -254,11 +279,12 @@ def size_of(what: str) -> int:
 def rates(group: str, rounds: int, seconds: float, subjects: Container[str]) -> dict[str, list[float]]:
     """Updates a second, by names and rounds."""
     what = GROUPS[group]
-    size = size_of(what)
-    works = {"bare socket": partial(measure, BARE, size, size=size, seconds=seconds)}
-    for name, (script, *arguments) in SUBJECTS.items():
-        works[name] = partial(measure, script, what, *arguments, seconds=seconds)
-    return in_turns({name: work for name, work in works.items() if subject_of(name) in subjects}, rounds)
+    works = {
+        name: partial(measure, script, what, *arguments, seconds=seconds)
+        for name, (script, *arguments) in {"bare socket": (BARE,), **SUBJECTS}.items()
+        if subject_of(name) in subjects
+    }
+    return in_turns(works, rounds)
 
 
 def figures(group: str, rounds: int, subjects: Container[str]) -> Iterator[tuple[str, str, list[float]]]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks is in the checkout alone
 
-from benchmarks import charts, live_client, live_server, report, run  # noqa: E402
+from benchmarks import charts, live_client, live_server, messages, report, run  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
+from benchmarks.children import Failed  # noqa: E402
 from benchmarks.compare import compare  # noqa: E402
 from benchmarks.rows import Row  # noqa: E402
 from benchmarks.run import load, save  # noqa: E402
@@ -246,6 +250,29 @@ def test_a_live_peer_that_fails_takes_nothing_with_it(
     assert "without none: its server does not start; the error is above\n" in told
     assert "without bare socket: unknown: exit status 1; its error is above\n" in told
     assert "without py, thread: its server does not start; the error is above\n" in told
+
+
+def test_a_server_that_posts_something_else_is_not_timed() -> None:
+    pytest.importorskip("pvafast._c.codec")  # it is the compiled twin that is timed
+    assert live_server.PVAFAST.count("[float(i) for i in range(100)]") == 1
+    wrong = live_server.PVAFAST.replace("[float(i) for i in range(100)]", "[0.5]")
+    for script, good in ((wrong, False), (live_server.PVAFAST, True)):
+        with contextlib.nullcontext() if good else pytest.raises(Failed, match="AssertionError"):
+            assert live_server.measure(script, "scalar", "asyncio", seconds=0.01) > 0
+
+
+def test_a_client_that_receives_something_else_is_not_timed() -> None:
+    """The replay's updates are 0, 0.5, 1..., and begin anew with each MiB of them."""
+    size = len(messages.update("nts.vt"))
+    assert [float(live_client.expected(i)) for i in (0, 7, (1 << 20) // size)] == [0.0, 3.5, 0.0]
+    live_client.check("nts.vt", 7, 3.5)
+    with pytest.raises(AssertionError):
+        live_client.check("nts.vt", 7, 3.0)
+    pixels = np.arange(512 * 512).reshape(512, 512) % 251
+    live_client.check("nd.512", 7, SimpleNamespace(data=pixels))
+    pixels[-1, -1] += 1
+    with pytest.raises(AssertionError):
+        live_client.check("nd.512", 7, SimpleNamespace(data=pixels))
 
 
 def test_what_is_no_result(tmp_path: Path) -> None:
