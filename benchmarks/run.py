@@ -77,7 +77,7 @@ def versions(children: Iterable[Child]) -> dict[str, str]:
             pass
     for child in children:
         found = child.facts() | found
-    return found
+    return {"python": platform.python_version()} | found
 
 
 def rounded(number: float) -> float:

@@ -58,8 +58,15 @@ def result() -> dict[str, Any]:
             figure("frames, 2 threads", "c", 500, 500, 500, group="threads", x=2),
             figure("512×512: memcpy of the same bytes", "c", 20_000, group="frames", peak=0),
             figure("512×512: no pool", "c", 50_000, group="frames", peak=1_300_000),
-            figure("gets: blocking", "c", 50_000, group="live"),
-            figure("gets", "p4p", 100_000, group="live"),
+            figure("512×512: no pool", "py", 100_000, group="frames", peak=1_300_000),
+            figure("of a Value, the shaped array", "c", 900, group="access"),
+            figure("of a Value, the shaped array", "p4p", 1800, group="access"),
+            figure("zlib: pvafast", "c", 2, group="decompress"),
+            figure("zlib: the library's own call", "c", 1, group="decompress"),
+            figure("encode: small NTScalar, the same", "c", 150, group="encode"),
+            figure("an update of a batch", "c", 40, group="columns"),
+            figure("gets: blocking", "c", 40_000, 50_000, 60_000, group="live"),
+            figure("gets", "p4p", 30_000, 100_000, 110_000, group="live"),
         ],
     }
 
@@ -292,7 +299,8 @@ def test_tables(result: dict[str, Any]) -> None:
     assert f"| {VALUE} | 6, 428 | – | – | – |" in found["memory"].splitlines()
     # 512 × 512 × 2 bytes in 50 µs.
     assert "| 512×512: compiled, no pool | 20,000 | 10.49 | 2.50 | 1.3 |" in found["frames"].splitlines()
-    assert "| gets | p4p | 10,000 | 100 | 0.5 |" in found["live"].splitlines()
+    assert "| gets | p4p | 10,000 | 100 | 0.5 |" in found["live"].splitlines()  # medians
+    assert "The median of 3 rounds" in found["live"]
     assert "commit abc1234" in found["benchmarks"]
 
 
@@ -312,6 +320,84 @@ def test_pages_get_tables_between_their_markers_and_charts_beside(
         *("page.md", "ratios.svg", "sizes.svg", "fields.svg", "threads.svg"),
     }
     assert report.write(result, [page], tmp_path / "charts")[0].suffix == ".svg"  # the page is as it was
+
+
+def without(result: dict[str, Any], *subjects: str) -> dict[str, Any]:
+    """The result of a machine where these are not installed."""
+    found = copy.deepcopy(result)
+    found["figures"] = [one for one in found["figures"] if one["subject"] not in subjects]
+    found["versions"] = {name: text for name, text in found["versions"].items() if name not in subjects}
+    return found
+
+
+def test_a_report_without_a_peer(result: dict[str, Any], tmp_path: Path) -> None:
+    found = report.tables(without(result, "spvirit", "p4p"))
+    assert set(found) == {"benchmarks", "frames", "memory", "live"}
+    lines = found["benchmarks"].splitlines()
+    assert f"| {NUMBERS} | **≤ 400** | 500 | – | – | – | – | – | – |" in lines
+    assert f"| {VALUE} | ≤ 240 | 100 | 3,000 | – | – | 30 | – | – |" in lines
+    assert "spvirit 0.4.1" not in found["benchmarks"]
+    assert "p4p" not in found["live"].partition("\n\n")[0]
+    alone = report.tables(without(result, "c", "py"))  # nothing to compare with
+    assert f"| {NUMBERS} | ≤ 400 | – | – | 20,000 | – | – | – | – |" in alone["benchmarks"].splitlines()
+    assert "| gets | p4p | 10,000 | 100 | 1 |" in alone["live"].splitlines()
+    assert report.write(without(result, "spvirit", "p4p"), [], tmp_path)
+
+
+GROUPS = (
+    "decode",
+    "encode",
+    "columns",
+    "frames",
+    "access",
+    "decompress",
+    "sizes",
+    "fields",
+    "threads",
+    "live",
+)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_report_of_one_group(group: str, result: dict[str, Any], tmp_path: Path) -> None:
+    """What there is is printed; of what belongs to several groups, the page keeps the old."""
+    part = copy.deepcopy(result)
+    part["figures"] = [one for one in result["figures"] if one["group"] == group]
+    printed = {
+        "decode": {"benchmarks", "memory"},
+        **{key: {"benchmarks"} for key in ("encode", "columns")},
+        **{key: {"frames"} for key in ("frames", "access", "decompress")},
+        "live": {"live"},
+    }.get(group, set())
+    assert set(report.tables(part)) == printed
+    names = ("benchmarks", "frames", "memory", "live")
+    page = tmp_path / "page.md"
+    page.write_text("".join(f"<!-- {name}:begin -->\nold {name}\n<!-- {name}:end -->\n" for name in names))
+    written = {path.name for path in report.write(part, [page], tmp_path / "charts")}
+    placed = {"decode": {"memory"}, "live": {"live"}}.get(group, set())
+    assert {name for name in names if f"\nold {name}\n" not in page.read_text()} == placed
+    charts = {f"{group}.svg"} if group in ("sizes", "fields", "threads") else set()
+    assert written == charts | ({"page.md"} if placed else set())
+
+
+def test_comparing_results_of_different_peers(result: dict[str, Any]) -> None:
+    """The drift comes from those peers that both have in the same version; what one has alone is named."""
+    poor = without(result, "spvirit", "p4p")
+    found = compare(poor, times(result, 2, "py"))
+    assert (found.controls, found.drift) == (0, 1)
+    assert {(one.text, one.ratio) for one in found.slower} == {(VALUE, 2.0), ("512×512: no pool", 2.0)}
+    assert not found.gone
+    assert f"{NUMBERS}, spvirit" in found.new
+    assert "nothing: no peer in both" in next(iter(found.lines()))
+    assert f"{NUMBERS}, spvirit" in compare(result, poor).gone
+    other = times(result, 3, "p4p")
+    other["versions"] |= {"spvirit": "0.5", "p4p": "4.3.0"}
+    assert (
+        compare(times(result, 1), other).controls == 0
+    )  # of p4p one version is not known, of spvirit another
+    nothing = {**result, "figures": []}
+    assert compare(nothing, result).changes == []
+    assert compare(result, nothing).new == []
 
 
 def elements(svg: str, name: str) -> list[dict[str, str]]:
