@@ -11,7 +11,7 @@ from .children import ROOT
 from .compare import compare
 from .rows import GROUPS
 from .run import Run, load
-from .subjects import SUBJECTS
+from .subjects import SUBJECTS, TWINS
 
 RESULT = ROOT / "build" / "benchmarks.json"
 
@@ -30,7 +30,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--only", default="", help="rows whose text contains this")
     one.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
     one.add_argument(
-        "--instructions", action="store_true", help="of the codec, too, under callgrind (minutes)"
+        "--instructions",
+        nargs="*",
+        choices=TWINS,
+        help="of the codec, too, under callgrind: of these twins; of c (minutes; py takes much longer)",
     )
 
     two = words.add_parser("report", help="tables and charts of a result file")

@@ -16,7 +16,7 @@ from . import caproto_env
 from .subjects import TWINS
 
 ROOT = Path(__file__).parents[1]
-LONGEST = 600.0  # seconds: who does not answer in that time has failed
+LONGEST = 600.0  # seconds: who does not answer in that time has failed; under valgrind, ten times that
 
 # Seconds that children spent on the runs they were asked for one at a time.
 spent = 0.0
@@ -74,6 +74,7 @@ class Child:
             raise ImportError(f"{subject} is not installed")
         environment.setdefault("OMP_NUM_THREADS", "1")  # one core each
         self.subject = subject
+        self.longest = 10 * LONGEST if under else LONGEST
         command = [*under, interpreter, "-m", "benchmarks.worker", subject]
         try:
             self.process = subprocess.Popen(
@@ -86,7 +87,7 @@ class Child:
         """Raises Failed."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        late = threading.Timer(LONGEST, self.process.kill)
+        late = threading.Timer(self.longest, self.process.kill)
         late.start()
         try:
             self.process.stdin.write(json.dumps(request) + "\n")

@@ -1,4 +1,4 @@
-"""Instructions instead of time: the works of the compiled twin under callgrind. They are the same on a busy machine.
+"""Instructions instead of time: the works of a twin under callgrind. They are the same on a busy machine.
 
 The worker calls getpgrp, which it needs for nothing else, before and after the runs that count; callgrind writes down what it
 counted up to there whenever that happens, and begins anew.
@@ -15,7 +15,7 @@ from .children import Child, Failed
 from .rows import Row
 
 
-def counted(rows: Iterable[Row]) -> Iterator[tuple[Row, float]]:
+def counted(twin: str, rows: Iterable[Row]) -> Iterator[tuple[Row, float]]:
     """Instructions of one message. Raises Failed, without valgrind too."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
@@ -24,7 +24,7 @@ def counted(rows: Iterable[Row]) -> Iterator[tuple[Row, float]]:
         out = Path(name) / "out"
         options = ["-q", "--tool=callgrind", "--dump-before=getpgrp", f"--callgrind-out-file={out}"]
         # Hashes and so the order of dictionaries are the same each time.
-        child = Child("c", [valgrind, *options], PYTHONHASHSEED="0", PYTHONMALLOC="pymalloc")
+        child = Child(twin, [valgrind, *options], PYTHONHASHSEED="0", PYTHONMALLOC="pymalloc")
         try:
             for row in rows:
                 per = child.prepare(row.module, row.function, row.args)

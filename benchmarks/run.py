@@ -120,9 +120,10 @@ class Run:
         finally:
             for child in self.children.values():
                 child.close()
-        if self.options.instructions:
-            self.count()
-            self.save()
+        if self.options.instructions is not None:
+            for twin in self.options.instructions or ["c"]:
+                self.count(twin)
+                self.save()
         if "live" in self.groups and not self.options.only:
             self.live()
         there = all(name in self.children for name in SUBJECTS if works(name))
@@ -193,18 +194,18 @@ class Run:
         print(f"{text}: {shown(found)}", file=sys.stderr)
         self.figures += found
 
-    def count(self) -> None:
-        """Instructions, into the figures of the compiled twin."""
-        figures = {figure["text"]: figure for figure in self.figures if figure["subject"] == "c"}
+    def count(self, twin: str) -> None:
+        """Instructions, into the figures of a twin."""
+        figures = {figure["text"]: figure for figure in self.figures if figure["subject"] == twin}
         rows = [
             row for group in self.groups if group in CODEC for row in GROUPS[group] if row.text in figures
         ]
         try:
-            for row, number in counted(rows):
-                print(f"{row.text}: {number:,.0f} instructions", file=sys.stderr)
+            for row, number in counted(twin, rows):
+                print(f"{row.text}: {twin} {number:,.0f} instructions", file=sys.stderr)
                 figures[row.text]["instructions"] = rounded(number)
         except Failed as error:
-            self.fail("instructions", error)
+            self.fail(f"{twin}, instructions", error)
 
     def live(self) -> None:
         """The figures of live_*.py. Each has GROUPS, and figures(group, rounds, subjects): text, subject, ns of one message by

@@ -223,6 +223,18 @@ def test_figures_are_in_the_file_after_each_group(
     assert not found["whole"]
 
 
+def test_without_valgrind_times_are_kept(
+    rows: dict[str, list[Row]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows["decode"] = [GOOD]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = tmp_path / "result.json"
+    assert main(["run", *QUICK, "-o", str(path), "--subjects", "py", "--instructions", "py"]) == 1
+    assert load(path)["failed"] == ["py, instructions: valgrind is not installed"]
+    [one] = load(path)["figures"]
+    assert "instructions" not in one
+
+
 LISTENS = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
 
 
