@@ -1,6 +1,11 @@
 """Sphinx: `python -m sphinx -W --keep-going docs build/docs`; doctests: `-b doctest`."""
 
-import pvafast
+import os
+
+# The Python twin has the signatures and types, which the compiled one obeys.
+os.environ.setdefault("PVAFAST_BACKEND", "py")
+
+import pvafast  # noqa: E402
 
 project = "pvafast"
 author = "The pvafast developers"

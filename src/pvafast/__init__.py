@@ -36,8 +36,11 @@ else:  # a program that decodes need not wait for asyncio, one that is a client 
 
 BitSet = _backend.bitset.BitSet
 FieldDesc = _backend.introspection.FieldDesc
+#: The FieldDesc of an alarm: severity, status, message.
 alarm_t = _backend.introspection.alarm_t
+#: The FieldDesc of a time stamp: secondsPastEpoch (since 1970), nanoseconds, userTag.
 time_t = _backend.introspection.time_t
+#: The FieldDesc of an enum: index, choices.
 enum_t = _backend.introspection.enum_t
 Value = _backend.value.Value
 UnionValue = _backend.value.UnionValue
