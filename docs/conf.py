@@ -5,7 +5,7 @@ import os
 # The Python twin has the signatures and types, which the compiled one obeys.
 os.environ.setdefault("PVAFAST_BACKEND", "py")
 
-import pvafast  # noqa: E402
+import pvafast
 
 project = "pvafast"
 author = "The pvafast developers"
