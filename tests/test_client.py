@@ -670,6 +670,40 @@ def test_monitor(face: Any, server: LiveServer) -> None:
     assert pvafast.request.format(server.asked(messages.MonitorInit)[0].request) == "field(value)"
 
 
+def test_what_the_program_changes_is_not_in_the_next_update(face: Any, server: LiveServer) -> None:
+    subscription = face.monitor("x", nt=False)
+    first = subscription.next(5).raw
+    first["value"] = 77.0
+    first.alarm.message = "mine"
+    server.post("x", Value(NT_DOUBLE, {"alarm.severity": 1}))
+    second = subscription.next(5).raw
+    assert (second["value"], second["alarm.message"], second["alarm.severity"]) == (1.5, "", 1)
+    assert (first["value"], first["alarm.severity"]) == (77.0, 0)
+
+
+def test_what_the_program_changes_is_not_in_the_next_answer(face: Any, server: LiveServer) -> None:
+    """As servers of pvapy do: only what changed since the last answer."""
+
+    def answer(value: Value) -> None:
+        def handle(peer: Any, event: Any) -> bool:
+            if not (isinstance(event, OperationRequest) and isinstance(event.message, messages.Get)):
+                return False
+            peer.send(messages.GetReply(ioid=event.message.ioid, value=value))
+            return True
+
+        server.handle = handle
+
+    answer(Value(NT_DOUBLE, {"value": 1.0, "alarm.message": "theirs"}))
+    first = face.get("x", nt=False)
+    first["value"] = 77.0
+    answer(Value(NT_DOUBLE, {"alarm.severity": 1}))
+    second = face.get("x", nt=False)
+    assert (second["value"], second["alarm.message"], second["alarm.severity"]) == (1.0, "theirs", 1)
+    second["alarm.message"] = "mine"
+    third = face.get("x", nt=False)
+    assert (third["value"], third["alarm.message"], third["alarm.severity"]) == (1.0, "theirs", 1)
+
+
 def test_monitor_of_raw_values(face: Any, server: LiveServer) -> None:
     reading = face.monitor("x", nt=False).next(5)
     assert reading.value is reading.raw

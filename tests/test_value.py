@@ -281,3 +281,38 @@ def test_pickles_of_either_twin(writer: str, reader: str, twins: Any) -> None:
 def test_repr_and_str(v: Any) -> None:
     assert repr(v) == "Value('': value=1.5, alarm.severity=2)"
     assert "    double value = 1.5" in str(v).splitlines()
+
+
+@pytest.mark.parametrize("change", ["item", "attribute of a part", "overlay", "unmark", "mark"])
+@pytest.mark.parametrize("projected", [False, True])
+def test_what_is_changed_in_an_update_was_not_received(
+    backend: SimpleNamespace, change: str, projected: bool
+) -> None:
+    """A program may change what it got; what the peer sent is still there for the next update."""
+    fd = backend.introspection.FieldDesc.of(
+        {"value": "double", "alarm": {"severity": "int32", "message": "string"}}
+    )
+    codec = backend.codec.Codec()
+    sent = backend.value.Value(fd, {"value": 1.0, "alarm.severity": 2})
+    reads = backend.projection.Projection(fd, ["value", "alarm.severity"]) if projected else fd
+    got, _ = codec.decode_update(reads, codec.encode_update(sent))
+    assert got._received_() is got
+    if change == "item":
+        got["value"] = 77.0
+    elif change == "attribute of a part":
+        got.alarm.severity = 77
+    elif change == "overlay":
+        got.overlay(backend.value.Value(fd, {"value": 77.0}))
+    elif change == "unmark":
+        got.unmark("value")
+    else:
+        got.mark("")
+    received = got._received_()
+    assert received is not got
+    assert (received["value"], received["alarm.severity"]) == (1.0, 2)
+    assert received.changed_names() == ["value", "alarm.severity"]
+    got["value"] = 78.0
+    assert got._received_() is received
+    # What a program made itself is what it is.
+    sent["value"] = 3.0
+    assert sent._received_() is sent

@@ -112,7 +112,7 @@ class Writer:
         if not isinstance(time, int):
             raise TypeError(f"an update of {name!r} without a time in ns: say time=")
         if isinstance(update, Update):
-            self._add(name, update.value, time, *payload(update))
+            self._add(name, update.value._received_(), time, *payload(update))
         else:
             self.add_value(name, update.raw, time, overrun=update.overrun)
 
@@ -306,7 +306,11 @@ class Reader:
             return None
         byteorder = _ORDERS[bool(big)]
         found, at = self._decoder(held).decode_update(
-            held.reads, body, _UPDATE.size, base=held.value, byteorder=byteorder
+            held.reads,
+            body,
+            _UPDATE.size,
+            base=None if held.value is None else held.value._received_(),
+            byteorder=byteorder,
         )
         overrun = _NO_BITS
         if at < len(body):
@@ -372,7 +376,7 @@ def payload(update: Update) -> tuple[memoryview | bytes, str]:
             pass  # an id, most likely; whatever it is, the value is known
         else:
             return update.payload, update.frame.byteorder
-    return _encoded(update.value, update.overrun), "little"
+    return _encoded(update.value._received_(), update.overrun), "little"
 
 
 def _encoded(held: Value, overrun: BitSet) -> bytes:

@@ -182,7 +182,10 @@ def read_updates(
         if type is None:
             break
         try:
-            value, overrun, end = codec.decode_monitor(type, message, operation.value)
+            base = operation.value
+            value, overrun, end = codec.decode_monitor(
+                type, message, None if base is None else base._received_()
+            )
         except (DecodeError, LocalProtocolError):
             break
         seen = operation.seen

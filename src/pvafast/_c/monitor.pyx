@@ -188,8 +188,11 @@ cdef Py_ssize_t _read(
         type = type_of(steady)
         c.pos += 5
         base = operation.value
-        if base is not None and not (isinstance(base, Value) and same_type((<Value>base).type, type)):
-            break
+        if base is not None:
+            if not (isinstance(base, Value) and same_type((<Value>base).type, type)):
+                break
+            if (<Value>base).origin is not None:
+                base = (<Value>base).origin
         try:
             codec.fits(type, &c)
             if steady is type:

@@ -258,6 +258,7 @@ cdef Value read_projected_update(Projection p, Cursor* c, _TypeIds ids, Value ba
         if reading:
             blame_leaf(p.type, plan, slot, error)
         raise
+    made.received = True
     return made
 
 

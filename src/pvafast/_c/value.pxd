@@ -37,6 +37,8 @@ cdef class Value:
     cdef uint64_t word  # the memory of `words` where one is enough
     cdef Value owner  # None, or the Value that this one is a view of
     cdef uint32_t node  # the number of this view's root in the owner
+    cdef bint received  # from an update, and not changed since
+    cdef Value origin  # what it was when it was received, once it is changed
     cdef int allot(self, FieldDesc fd) except -1
 
 cdef class UnionValue:

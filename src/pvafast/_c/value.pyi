@@ -65,7 +65,7 @@ class Value:
     a type that is not a structure. Numeric arrays are kept, not copied, where they already have the right dtype.
     """
 
-    __slots__ = ("_bits_", "_fd_", "_first_", "_node_", "_root_", "_slots_")
+    __slots__ = ("_bits_", "_fd_", "_first_", "_node_", "_origin_", "_root_", "_slots_")
 
     _fd_: FieldDesc
     _slots_: list[Any]
@@ -73,6 +73,8 @@ class Value:
     _node_: int
     _root_: Value | None
     _bits_: int
+    # True: from an update, and not changed since; then what it was when it was received.
+    _origin_: Value | bool
 
     def __init__(self, type: FieldDesc | str | Mapping[str, Any], fields: Any = None, /) -> None:
         fd = FieldDesc.of(type)
@@ -83,6 +85,7 @@ class Value:
         _set_node(self, 0)
         _set_root(self, None)
         _set_bits(self, 0)
+        _set_origin(self, False)
         if fields is not None:
             if fd.code == STRUCTURE:
                 _assign(self, plan, 0, fields)
@@ -109,6 +112,7 @@ class Value:
         bits = 0
         for name in names:
             bits |= 1 << self._fd_.index(name)
+        _before_change(self)
         root = self._root_ or self
         _set_bits(root, root._bits_ | bits << self._node_)
 
@@ -119,6 +123,7 @@ class Value:
         for name in names or ("",):
             i = self._fd_.index(name)
             mask |= (1 << plan.nexts[i]) - (1 << i)
+        _before_change(self)
         root = self._root_ or self
         _set_bits(root, root._bits_ & ~(mask << self._node_))
 
@@ -131,6 +136,7 @@ class Value:
         plan = self._fd_._plan_()
         bits = _bits(other)
         mine, theirs = self._first_, other._first_
+        _before_change(self)
         for i in plan.expand(bits):
             slot = plan.first[i]
             self._slots_[mine + slot] = other._slots_[theirs + slot]
@@ -149,11 +155,16 @@ class Value:
         slots = [_copied(leaf) for leaf in self._slots_[self._first_ : self._first_ + count]]
         return _made(self._fd_, slots, _bits(self))
 
+    def _received_(self) -> Value:
+        """What came with the update, if this is one, whatever was changed in it since: what the next one is laid over."""
+        return self if isinstance(self._origin_, bool) else self._origin_
+
     def __getitem__(self, name: str | tuple[str, ...], /) -> Any:
         return _get(self, self._fd_.index(name))
 
     def __setitem__(self, name: str | tuple[str, ...], obj: Any, /) -> None:
         i = self._fd_.index(name)
+        _before_change(self)
         try:
             _assign(self, self._fd_._plan_(), i, obj)
         except EncodeError as error:
@@ -246,8 +257,9 @@ class Value:
 
 
 # Value.__setattr__ sets fields: its own slots are set through these.
-_set_fd, _set_slots, _set_first, _set_node, _set_root, _set_bits = (
-    getattr(Value, slot).__set__ for slot in ("_fd_", "_slots_", "_first_", "_node_", "_root_", "_bits_")
+_set_fd, _set_slots, _set_first, _set_node, _set_root, _set_bits, _set_origin = (
+    getattr(Value, slot).__set__
+    for slot in ("_fd_", "_slots_", "_first_", "_node_", "_root_", "_bits_", "_origin_")
 )
 
 
@@ -331,7 +343,7 @@ def _from_ints(bits: list[int]) -> int:
     return BitSet(bits)._bits_
 
 
-def _made(fd: FieldDesc, slots: list[Any], bits: int) -> Value:
+def _made(fd: FieldDesc, slots: list[Any], bits: int, received: bool = False) -> Value:
     made = Value.__new__(Value)
     _set_fd(made, fd)
     _set_slots(made, slots)
@@ -339,7 +351,15 @@ def _made(fd: FieldDesc, slots: list[Any], bits: int) -> Value:
     _set_node(made, 0)
     _set_root(made, None)
     _set_bits(made, bits)
+    _set_origin(made, received)
     return made
+
+
+def _before_change(v: Value) -> None:
+    """Keep what was received, the leaves being shared: the next update is laid over that."""
+    root = v._root_ or v
+    if root._origin_ is True:
+        _set_origin(root, _made(root._fd_, list(root._slots_), root._bits_))
 
 
 def _view(v: Value, fd: FieldDesc, i: int) -> Value:
@@ -350,6 +370,7 @@ def _view(v: Value, fd: FieldDesc, i: int) -> Value:
     _set_node(made, v._node_ + i)
     _set_root(made, v._root_ or v)
     _set_bits(made, 0)
+    _set_origin(made, False)
     return made
 
 
@@ -536,7 +557,7 @@ def _read_update(fd: FieldDesc, r: Reader, ids: _TypeIds, base: Value | None) ->
         _charge(r, leaves, _LEAF_WEIGHT * leaves, r.pos)
         _read_leaves(plan, first[i], first[stop], slots, r, ids, 0)
         todo = todo >> stop << stop
-    return _made(fd, slots, bits)
+    return _made(fd, slots, bits, received=True)
 
 
 def _read_leaves(

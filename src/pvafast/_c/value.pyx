@@ -155,6 +155,7 @@ cdef class Value:
         self.slots = NULL
         self.words = NULL
         self.node = 0
+        self.received = False
 
     def __init__(self, type, fields=None, /):
         if self.fd is not None:
@@ -209,6 +210,7 @@ cdef class Value:
         """Mark fields as changed; "" is the whole. A structure is marked by its own bit."""
         typed(self)
         found = [index_of(self.fd, name) for name in names]
+        before_change(self)
         for i in found:
             set_bit(self, <size_t>i)
 
@@ -218,6 +220,7 @@ cdef class Value:
         cdef size_t i, k
         typed(self)
         found = [index_of(self.fd, name) for name in (names or ("",))]
+        before_change(self)
         for number in found:
             i = number
             for k in range(self.node + i, self.node + self.plan.next[i]):
@@ -236,6 +239,7 @@ cdef class Value:
         if not same_type(typed(theirs), self.fd):
             raise EncodeError("overlay with a Value of another type")
         bits = changed_of(theirs)
+        before_change(self)
         for i in self.fd._expand_(bits):
             slot = self.plan.first[<size_t>i]
             old = self.slots[slot]
@@ -264,6 +268,10 @@ cdef class Value:
         memcpy(made.words, bits.words, bits.count * 8)
         return made
 
+    def _received_(self):
+        """What came with the update, if this is one, whatever was changed in it since: what the next one is laid over."""
+        return self if self.origin is None else self.origin
+
     def __getitem__(self, name, /):
         cdef PyObject* found
         if (
@@ -279,6 +287,7 @@ cdef class Value:
 
     def __setitem__(self, name, obj, /):
         cdef uint32_t i = <uint32_t>index_of(typed(self), name)
+        before_change(self)
         try:
             assign(self, i, obj)
         except EncodeError as error:
@@ -650,6 +659,23 @@ cdef object get(Value v, uint32_t i):
     return <object>leaf
 
 
+cdef int before_change(Value v) except -1:
+    """Keep what was received, the leaves being shared: the next update is laid over that."""
+    cdef Value root = v if v.owner is None else v.owner
+    cdef Value made
+    cdef uint32_t i
+    if root.received:
+        made = Value.__new__(Value)
+        made.allot(root.fd)
+        for i in range(root.plan.leaves):
+            Py_XINCREF(root.slots[i])
+            made.slots[i] = root.slots[i]
+        memcpy(made.words, root.words, root.plan.words * 8)
+        root.origin = made
+        root.received = False
+    return 0
+
+
 cdef int put_leaf(Value v, uint32_t slot, object leaf) except -1:
     """Set a slot; None is the leaf that was never set, and the null."""
     cdef PyObject* old = v.slots[slot]
@@ -889,6 +915,7 @@ cdef Value read_update(FieldDesc fd, Cursor* c, _TypeIds ids, Value base):
         if reading:
             blame_leaf(fd, plan, slot, error)
         raise
+    made.received = True
     return made
 
 

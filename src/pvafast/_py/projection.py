@@ -199,7 +199,7 @@ def _read_projected_update(p: Projection, r: Reader, ids: _TypeIds, base: Value 
         if stop > i + 1:
             came |= (1 << stop) - (1 << i)
         bits = bits >> stop << stop
-    return _made(p.type, slots, came & p._mask)
+    return _made(p.type, slots, came & p._mask, received=True)
 
 
 def _read_some(p: Projection, slot: int, stop: int, slots: list[Any], r: Reader, ids: _TypeIds) -> None:

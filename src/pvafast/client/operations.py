@@ -218,7 +218,7 @@ class Get(Operation):
         handle, link = self.handle, self.channel.link
         assert handle is not None
         assert link is not None
-        self._before = handle.value
+        self._before = handle.base
         link.stream.write(link.connection.get_again(handle.ioid))
 
     def answered(self, message: Any) -> None:
@@ -227,9 +227,9 @@ class Get(Operation):
         if before is not None and not before.changed <= value.changed:
             whole = before.copy()
             whole.overlay(value)
-            value = whole
             assert self.handle is not None
-            self.handle.value = value
+            self.handle.value = whole
+            value = whole.copy()  # that the program may change
         self.finish(value)
 
 

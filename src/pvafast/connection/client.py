@@ -317,7 +317,7 @@ class ClientConnection(Connection):
             return False
         try:
             got, end = self._in.decode_update(
-                reads, frame.data, start + 6, end=frame.end, base=operation.value, byteorder=frame.byteorder
+                reads, frame.data, start + 6, end=frame.end, base=operation.base, byteorder=frame.byteorder
             )
         except DecodeError as error:
             error.within("value")
@@ -339,7 +339,7 @@ class ClientConnection(Connection):
             return True
         assert reads is not None
         try:
-            update, overrun, _ = self._in.decode_monitor(reads, frame, operation.value)
+            update, overrun, _ = self._in.decode_monitor(reads, frame, operation.base)
         except DecodeError as error:
             error.offset += frame.offset + 8
             raise

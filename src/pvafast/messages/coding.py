@@ -274,7 +274,7 @@ def _monitor(c: In, message: framing.Message) -> PvaMessage:
         operation = None if r.u8() else c.operations(ioid)
         if operation is not None and operation.reads is not None:
             try:
-                value = c.codec.read_update(operation.reads, r, operation.value)
+                value = c.codec.read_update(operation.reads, r, operation.base)
             except (DecodeError, LocalProtocolError) as error:
                 if c.lenient:
                     reason = unknown_id(error)

@@ -171,6 +171,11 @@ class Operation:
         self.seen: Any = NO_BITS
 
     @property
+    def base(self) -> Value | None:
+        """What the next update is laid over: `value` as it was received, whatever a program has changed in it since."""
+        return None if self.value is None else self.value._received_()
+
+    @property
     def type(self) -> FieldDesc | None:
         """Type of the data; of PUT_GET: of the data got. None: not known."""
         return self._type

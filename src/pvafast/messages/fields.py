@@ -329,13 +329,14 @@ def _read_update(c: In) -> Value:
     known_type(c)
     assert c.operation is not None
     assert c.operation.reads is not None
-    return c.codec.read_update(c.operation.reads, c.r, c.operation.value)
+    return c.codec.read_update(c.operation.reads, c.r, c.operation.base)
 
 
 def _read_put_update(c: In) -> Value:
     type = _known_put_type(c)
     assert c.operation is not None
-    return c.codec.read_update(type, c.r, c.operation.put_value)
+    before = c.operation.put_value
+    return c.codec.read_update(type, c.r, None if before is None else before._received_())
 
 
 def _write_update(c: Out, x: Value) -> None:
