@@ -191,8 +191,8 @@ cdef Py_ssize_t _read(
         if base is not None:
             if not (isinstance(base, Value) and same_type((<Value>base).type, type)):
                 break
-            if (<Value>base).origin is not None:
-                base = (<Value>base).origin
+            if (<Value>base).origin != NULL:
+                base = <object>(<Value>base).origin
         try:
             codec.fits(type, &c)
             if steady is type:

@@ -38,7 +38,7 @@ cdef class Value:
     cdef Value owner  # None, or the Value that this one is a view of
     cdef uint32_t node  # the number of this view's root in the owner
     cdef bint received  # from an update, and not changed since
-    cdef Value origin  # what it was when it was received, once it is changed
+    cdef PyObject* origin  # the Value that it was when it was received, once it is changed; or NULL
     cdef int allot(self, FieldDesc fd) except -1
 
 cdef class UnionValue:

@@ -156,6 +156,7 @@ cdef class Value:
         self.words = NULL
         self.node = 0
         self.received = False
+        self.origin = NULL
 
     def __init__(self, type, fields=None, /):
         if self.fd is not None:
@@ -173,6 +174,7 @@ cdef class Value:
             for i in range(self.plan.leaves):
                 Py_XDECREF(self.slots[i])
             PyMem_Free(self.slots)
+        Py_XDECREF(self.origin)
 
     cdef int allot(self, FieldDesc fd) except -1:
         """Slots and changed bits for a new Value."""
@@ -270,7 +272,7 @@ cdef class Value:
 
     def _received_(self):
         """What came with the update, if this is one, whatever was changed in it since: what the next one is laid over."""
-        return self if self.origin is None else self.origin
+        return self if self.origin == NULL else <object>self.origin
 
     def __getitem__(self, name, /):
         cdef PyObject* found
@@ -671,7 +673,7 @@ cdef int before_change(Value v) except -1:
             Py_XINCREF(root.slots[i])
             made.slots[i] = root.slots[i]
         memcpy(made.words, root.words, root.plan.words * 8)
-        root.origin = made
+        root.origin = give(made)
         root.received = False
     return 0
 
