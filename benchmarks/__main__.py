@@ -47,6 +47,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
+    try:
+        return done(arguments)
+    except (FileNotFoundError, ValueError) as error:  # of a result file
+        print(error, file=sys.stderr)
+        return 2
+
+
+def done(arguments: list[str]) -> int:
     options = parser().parse_args(arguments or ["run"])
     if options.word == "run":
         unknown = set(options.groups) - set(GROUPS)

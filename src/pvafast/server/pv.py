@@ -205,7 +205,10 @@ class PV:
 
     @property
     def raw(self) -> Value:
-        """The value as it is now. LocalProtocolError when the PV is closed."""
+        """The value as it is now: fields can be set in it, arrays, lists and anys are the PV's own: post() changed copies of them.
+
+        LocalProtocolError when the PV is closed.
+        """
         with self.lock:
             current = self.current()
             return shared(current)
