@@ -23,14 +23,13 @@ def report(path: str) -> None:
     for record in pvafast.capture.read(path):
         host = record.src.rpartition(":")[0]
         if isinstance(record.event, Update):
-            key = record.pv, record.dst
+            key = record.event.pv, record.dst
             if key not in losses:
                 losses[key] = Losses(per_second=record.clock.per_second)
             losses[key].add(record.event)
-        elif isinstance(record.message, messages.Search):
-            asked.update((host, "SEARCH", name) for name in record.pv)
-        elif isinstance(record.message, messages.InitRequest | messages.GetField):
-            asked[host, record.command, record.pv] += 1
+        elif isinstance(record.message, messages.Search | messages.InitRequest | messages.GetField):
+            names = record.pv if isinstance(record.pv, tuple) else (record.pv,)
+            asked.update((host, record.command, name) for name in names)
         elif record.damage:
             print(f"{record.time} {record.src}: {record.note}, {record.size} bytes")
     for (host, command, pv), count in asked.most_common():
@@ -44,12 +43,12 @@ def export(path: str, pv: str, out: str) -> int:
     found: dict[Any, Columns] = {}
     for record in pvafast.capture.read(path):
         if isinstance(record.event, Update) and record.pv == pv:
-            fd = record.value.type
+            fd = record.event.type
             key = record.connection, record.ioid, fd
             if key not in found:
                 wanted = ("value", "alarm.severity", "alarm.message")
                 found[key] = Columns(fd, [name for name in wanted if name in fd])
-            found[key].add([record.frame], received=record.ns)
+            found[key].add([record.event.frame], received=record.ns)
     if not found:
         raise SystemExit(f"no updates of {pv} in {path}")
     columns = max(found.values(), key=len)

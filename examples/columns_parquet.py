@@ -23,7 +23,8 @@ def main(name: str, path: str, count: int) -> None:
                 overruns += int(batch.overrun("value").sum())
                 if rows >= count:
                     break
-            writer.close()
+            if writer is not None:
+                writer.close()
         print(f"{rows} rows in {path}; {overruns} overruns at the server, {batches.dropped} dropped here")
 
 

@@ -27,7 +27,7 @@ def filter_of(codec: str) -> dict[str, object]:
 
 def chunk_of(frame: Frame) -> bytes:
     """The bytes of a compressed frame, behind the header that the filter wants."""
-    packed = frame.raw["value"].value[: frame.compressed_nbytes].tobytes()
+    packed: bytes = frame.raw["value"].value[: frame.compressed_nbytes].tobytes()
     if packed.startswith(struct.pack(">Q", frame.nbytes)):
         return packed  # it is there: lz4hdf5, and chunks that a detector passes on
     if frame.codec == "lz4":

@@ -3,7 +3,7 @@
 import asyncio
 
 from pvafast import PV, Server
-from pvafast.normative import NTEnum, NTScalar
+from pvafast.normative import Metadata, NTEnum, NTScalar
 from pvafast.server import Call, Put, Refused
 
 ROOM = 20.0
@@ -53,7 +53,7 @@ async def wait(call: Call) -> float:
     return float(temperature.value)
 
 
-def alarm(pv: PV, x: float) -> dict[str, object]:
+def alarm(pv: PV, x: float) -> Metadata:
     """Severity and message of a value, as a record has them, by the limits that the PV shows to its clients."""
     limits = pv.value.value_alarm
     if x >= limits.high_alarm_limit:

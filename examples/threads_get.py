@@ -36,7 +36,8 @@ class Link:
         event = answer.result(TIMEOUT)
         if isinstance(event, ChannelFailed):
             event.status.raise_for_status()
-        return event.channel.sid
+        sid: int = event.channel.sid
+        return sid
 
     def get(self, sid: int, fields: str = "field()") -> Any:
         """The value of a channel. Channels stay open: open one once, and get often."""
@@ -55,7 +56,8 @@ class Link:
         """Send a message; under the lock."""
         if self.closed.is_set():
             raise ConnectionError("the connection is closed")
-        self.waiting[key] = answer = Future()
+        answer: Future[Any] = Future()
+        self.waiting[key] = answer
         self.send(self.conn.send(message))
         return answer
 

@@ -11,8 +11,10 @@ import pvafast
 import pvafast.capture
 import pvafast.sync
 from pvafast import messages, ndarray, normative, request
-from pvafast.client import Reading
-from pvafast.connection import Channel, ConnectionOperation
+from pvafast.client import AsyncSubscription, AsyncWatch, BeaconEvent, Event, Reading, ServerEvent
+from pvafast.connection import Channel, ChannelOpened, ConnectionOperation, OperationReply
+from pvafast.messages import Status
+from pvafast.sync import Subscription, Watch
 
 fd = pvafast.FieldDesc.structure("", {"value": "double", "alarm": pvafast.alarm_t})
 assert_type(fd, pvafast.FieldDesc)
@@ -45,6 +47,17 @@ for number, channel in conn.channels.items():
 for operation in conn.operations.values():
     assert_type(operation, ConnectionOperation)
 
+
+def told(event: ChannelOpened | OperationReply) -> messages.Request | None:
+    match event:
+        case ChannelOpened(channel=channel):
+            return messages.GetInit(sid=channel.sid, ioid=conn.new_ioid(), request=request.parse("field()"))
+        case OperationReply(message=message):
+            assert_type(message.status, Status)
+            assert_type(message.ioid, int)
+    return None
+
+
 assert_type(request.parse("field(value)"), pvafast.Value)
 
 columns = pvafast.Columns(fd, ["value"])
@@ -65,25 +78,62 @@ for record in pvafast.capture.read("x.pcap"):
     assert_type(record.command, str)
 
 
+def seen(reading: Reading) -> None: ...
+
+
+def filled(columns: pvafast.Columns) -> None: ...
+
+
 def blocking() -> None:
     with pvafast.sync.Client(addr_list="10.0.0.255", timeout=3) as client:
         client.put("x", 1)
         assert_type(client.info("x"), pvafast.FieldDesc)
         assert_type(client.list_pvs("10.0.0.1"), list[str])
         with client.monitor("x") as readings:
-            reading: Reading = readings.next(timeout=5)
+            assert_type(readings, Subscription[Reading])
+            assert_type(readings.losses, pvafast.Losses)
+            reading = readings.next(timeout=5)
+            assert_type(reading, Reading)
             assert_type(reading.received, int)
             assert_type(reading.raw, pvafast.Value)
+            for reading in readings:
+                assert_type(reading, Reading)
+        for item in client.monitor("x", events=True):
+            assert_type(item, Reading | Event)
+        for batch in client.monitor("x", "field(value)", columns=["value"], queue_size=10):
+            assert_type(batch, pvafast.Columns)
+        assert_type(client.monitor("x", columns=(), events=True), Subscription[pvafast.Columns | Event])
+        assert_type(client.monitor("x", pool=pool, nt=None), Subscription[Reading])
+        assert_type(client.monitor("x", callback=seen), Subscription[Reading])
+        assert_type(client.servers(), Watch[ServerEvent])
+        for beacon in client.beacons():
+            assert_type(beacon, BeaconEvent)
+
+
+def either(client: pvafast.sync.Client, events: bool, columns: list[str] | None) -> None:
+    assert_type(client.monitor("x", events=events, columns=columns), Subscription[Any])
 
 
 async def asynchronous() -> None:
     async with pvafast.Client() as client:
         await client.put("x", 1)
         assert_type(await client.info("x"), pvafast.FieldDesc)
-        reading: Reading
         async for reading in client.monitor("x"):
+            assert_type(reading, Reading)
             assert_type(reading.changed_names(), list[str])
             assert_type(reading.overrun, pvafast.BitSet)
+        async for item in client.monitor("x", events=True, pipeline=True):
+            assert_type(item, Reading | Event)
+        async for batch in client.monitor("x", columns=["value"]):
+            assert_type(batch, pvafast.Columns)
+        readings = client.monitor("x", ack_any="50%")
+        assert_type(readings, AsyncSubscription[Reading])
+        assert_type(await readings.next(timeout=5), Reading)
+        assert_type(client.monitor("x", columns=(), events=True), AsyncSubscription[pvafast.Columns | Event])
+        assert_type(client.monitor("x", columns=[], callback=filled), AsyncSubscription[pvafast.Columns])
+        assert_type(client.beacons(), AsyncWatch[BeaconEvent])
+        async for server in client.servers():
+            assert_type(server, ServerEvent)
 
 
 pv = pvafast.PV.of(1.5)

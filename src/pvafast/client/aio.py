@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, final, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, final, overload
 
 from .. import _backend
 from ..errors import ClientClosed
@@ -16,15 +16,18 @@ from .engine import Engine
 from .feed import Feed, Watch
 from .operations import Request
 from .servers import BeaconEvent, ServerEvent
-from .subscription import Readable, Subscription
+from .subscription import Event, MonitorOptions, Readable, Reading, Subscription
 
 if TYPE_CHECKING:
     from ..ndarray import FramePool
 
+Columns = _backend.columns.Columns
 FieldDesc = _backend.introspection.FieldDesc
 
+Item = TypeVar("Item")
 
-class AsyncFeed:
+
+class AsyncFeed(Generic[Item]):
     """An async iterator of what a Feed holds. Who forgets it closes it: `async for ... in client.monitor(...)` may be left."""
 
     def __init__(self, feed: Feed, loop: asyncio.AbstractEventLoop, *, kept: bool) -> None:
@@ -51,7 +54,7 @@ class AsyncFeed:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> Item:
         feed = self._feed
         while not feed._queue:
             if feed._ended:
@@ -60,9 +63,10 @@ class AsyncFeed:
                     raise error
                 raise StopAsyncIteration
             await self._something(feed)
-        return feed._take()
+        item: Item = feed._take()
+        return item
 
-    async def next(self, timeout: float | None = None) -> Any:
+    async def next(self, timeout: float | None = None) -> Item:
         """The next item. TimeoutError if none comes in time, StopAsyncIteration at the end."""
         async with asyncio.timeout(timeout):
             return await self.__anext__()
@@ -101,8 +105,8 @@ class AsyncFeed:
 
 
 @final
-class AsyncSubscription(AsyncFeed, Readable):
-    """The updates of a channel: an async iterator of Reading, made by Client.monitor.
+class AsyncSubscription(AsyncFeed[Item], Readable):
+    """The updates of a channel: an async iterator of Reading (or as Client.monitor says, which makes it).
 
     It ends when it is closed, or forgotten, or when the server ends it; RemoteError where the server says that it failed. A lost
     connection does not end it: it goes on, with the whole value first, when the channel is found again. What waits is
@@ -119,7 +123,7 @@ class AsyncSubscription(AsyncFeed, Readable):
 
 
 @final
-class AsyncWatch(AsyncFeed):
+class AsyncWatch(AsyncFeed[Item]):
     """What servers tell of themselves: an async iterator, made by Client.beacons and Client.servers."""
 
     @property
@@ -385,16 +389,71 @@ class Client(BaseClient):
         found: list[ServerInfo] = await self._run(self._census(timeout), None)
         return found
 
-    def servers(self, callback: Callable[[ServerEvent], object] | None = None) -> AsyncWatch:
+    def servers(self, callback: Callable[[ServerEvent], object] | None = None) -> AsyncWatch[ServerEvent]:
         """Follow which servers there are: an async iterator of ServerEvents, or callback(event). close() it."""
         feed = Watch("servers", self._started().searcher, callback)
         return AsyncWatch(feed, asyncio.get_running_loop(), kept=callback is not None)
 
-    def beacons(self, callback: Callable[[BeaconEvent], object] | None = None) -> AsyncWatch:
+    def beacons(self, callback: Callable[[BeaconEvent], object] | None = None) -> AsyncWatch[BeaconEvent]:
         """Follow the beacons of servers: an async iterator of BeaconEvents, or callback(event). close() it."""
         feed = Watch("beacons", self._started().searcher, callback)
         return AsyncWatch(feed, asyncio.get_running_loop(), kept=callback is not None)
 
+    @overload
+    def monitor(
+        self,
+        name: str,
+        request: Any = "",
+        *,
+        events: Literal[False] = False,
+        columns: None = None,
+        callback: Callable[[Reading], object] | None = None,
+        **options: Unpack[MonitorOptions],
+    ) -> AsyncSubscription[Reading]: ...
+    @overload
+    def monitor(
+        self,
+        name: str,
+        request: Any = "",
+        *,
+        events: Literal[True],
+        columns: None = None,
+        callback: Callable[[Reading | Event], object] | None = None,
+        **options: Unpack[MonitorOptions],
+    ) -> AsyncSubscription[Reading | Event]: ...
+    @overload
+    def monitor(
+        self,
+        name: str,
+        request: Any = "",
+        *,
+        events: Literal[False] = False,
+        columns: Iterable[str],
+        callback: Callable[[Columns], object] | None = None,
+        **options: Unpack[MonitorOptions],
+    ) -> AsyncSubscription[Columns]: ...
+    @overload
+    def monitor(
+        self,
+        name: str,
+        request: Any = "",
+        *,
+        events: Literal[True],
+        columns: Iterable[str],
+        callback: Callable[[Columns | Event], object] | None = None,
+        **options: Unpack[MonitorOptions],
+    ) -> AsyncSubscription[Columns | Event]: ...
+    @overload
+    def monitor(
+        self,
+        name: str,
+        request: Any = "",
+        *,
+        events: bool = False,
+        columns: Iterable[str] | None = None,
+        callback: Callable[[Any], object] | None = None,
+        **options: Unpack[MonitorOptions],
+    ) -> AsyncSubscription[Any]: ...
     def monitor(
         self,
         name: str,
@@ -408,7 +467,7 @@ class Client(BaseClient):
         callback: Callable[[Any], object] | None = None,
         columns: Iterable[str] | None = None,
         pool: FramePool | None = None,
-    ) -> AsyncSubscription:
+    ) -> AsyncSubscription[Any]:
         """Subscribe to a channel: an async iterator of Reading. It begins at once, and goes on until it is closed.
 
         queue_size: how many updates may wait, at the server (record[queueSize=...]) and here; by default as the server has

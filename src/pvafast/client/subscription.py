@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, final
 
 from .. import _backend, messages, normative
 from ..connection import Update
@@ -159,6 +159,16 @@ class Finished:
 
 
 Event: TypeAlias = Connected | Disconnected | TypeChanged | Finished
+
+
+class MonitorOptions(TypedDict, total=False):
+    """The arguments of Client.monitor that do not say what it is an iterator of."""
+
+    queue_size: int | None
+    pipeline: bool
+    ack_any: int | str | None
+    nt: bool | None
+    pool: FramePool | None
 
 
 @final

@@ -116,10 +116,10 @@ class OperationRequest(Event):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationReply(Event):
-    """Client: `message` (a messages.Reply) answers `operation`, or ends it. Monitor updates come as Update."""
+    """Client: `message` answers `operation`, or ends it; `message.status` says how. Monitor updates come as Update."""
 
     operation: ConnectionOperation
-    message: messages.Reply
+    message: messages.InitReply | messages.StatusReply | messages.GetFieldReply
 
 
 @final

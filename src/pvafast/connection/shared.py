@@ -36,7 +36,8 @@ class Channel:
     def __init__(self, cid: int, name: str) -> None:
         self.cid = cid
         self.name = name
-        self.sid: int | None = None
+        # Any in place of None: those who are told of a channel that was opened need not ask.
+        self.sid: int | Any = None
         # Client: DestroyChannel was sent, the server has not confirmed it yet.
         self.closing = False
         # Of the operations alive; not they themselves, which refer to their channel: a cycle would keep their last values, maybe in a

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, final, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, final, overload
 
 from .. import _backend
 from ..client.base import DEFAULT, BaseClient, ChannelStatus, ServerInfo, Timeout, names_of, pairs
@@ -13,6 +13,7 @@ from ..client.engine import Engine
 from ..client.feed import Watch as _Watch
 from ..client.operations import Request
 from ..client.servers import BeaconEvent, ServerEvent
+from ..client.subscription import Event, MonitorOptions, Reading
 from ..client.subscription import Subscription as _Subscription
 from ..errors import ClientClosed, OperationTimeout
 from .feed import Subscription, Watch
@@ -21,6 +22,7 @@ from .runner import Runner, Waiter
 if TYPE_CHECKING:
     from ..ndarray import FramePool
 
+Columns = _backend.columns.Columns
 FieldDesc = _backend.introspection.FieldDesc
 
 
@@ -281,6 +283,61 @@ class Client(BaseClient):
         """What a server says of itself: a Value with implLang and version."""
         return self._run(timeout, self._server_rpc, server, "info")
 
+    @overload
+    def monitor(
+        self,
+        name: str,
+        request: Any = "",
+        *,
+        events: Literal[False] = False,
+        columns: None = None,
+        callback: Callable[[Reading], object] | None = None,
+        **options: Unpack[MonitorOptions],
+    ) -> Subscription[Reading]: ...
+    @overload
+    def monitor(
+        self,
+        name: str,
+        request: Any = "",
+        *,
+        events: Literal[True],
+        columns: None = None,
+        callback: Callable[[Reading | Event], object] | None = None,
+        **options: Unpack[MonitorOptions],
+    ) -> Subscription[Reading | Event]: ...
+    @overload
+    def monitor(
+        self,
+        name: str,
+        request: Any = "",
+        *,
+        events: Literal[False] = False,
+        columns: Iterable[str],
+        callback: Callable[[Columns], object] | None = None,
+        **options: Unpack[MonitorOptions],
+    ) -> Subscription[Columns]: ...
+    @overload
+    def monitor(
+        self,
+        name: str,
+        request: Any = "",
+        *,
+        events: Literal[True],
+        columns: Iterable[str],
+        callback: Callable[[Columns | Event], object] | None = None,
+        **options: Unpack[MonitorOptions],
+    ) -> Subscription[Columns | Event]: ...
+    @overload
+    def monitor(
+        self,
+        name: str,
+        request: Any = "",
+        *,
+        events: bool = False,
+        columns: Iterable[str] | None = None,
+        callback: Callable[[Any], object] | None = None,
+        **options: Unpack[MonitorOptions],
+    ) -> Subscription[Any]: ...
     def monitor(
         self,
         name: str,
@@ -294,7 +351,7 @@ class Client(BaseClient):
         callback: Callable[[Any], object] | None = None,
         columns: Iterable[str] | None = None,
         pool: FramePool | None = None,
-    ) -> Subscription:
+    ) -> Subscription[Any]:
         """Subscribe to a channel: an iterator of Reading. It begins at once, and goes on until it is closed.
 
         Arguments as of pvafast.Client.monitor. callback: called in whichever thread runs the client's loop.
@@ -325,12 +382,12 @@ class Client(BaseClient):
         found: list[ServerInfo] = self._run(None, self._census, timeout)
         return found
 
-    def servers(self, callback: Callable[[ServerEvent], object] | None = None) -> Watch:
+    def servers(self, callback: Callable[[ServerEvent], object] | None = None) -> Watch[ServerEvent]:
         """Follow which servers there are: an iterator of ServerEvents, or callback(event). close() it."""
         feed = self._runner.call(lambda: _Watch("servers", self._started().searcher, callback))
         return Watch(feed, self._runner, kept=callback is not None)
 
-    def beacons(self, callback: Callable[[BeaconEvent], object] | None = None) -> Watch:
+    def beacons(self, callback: Callable[[BeaconEvent], object] | None = None) -> Watch[BeaconEvent]:
         """Follow the beacons of servers: an iterator of BeaconEvents, or callback(event). close() it."""
         feed = self._runner.call(lambda: _Watch("beacons", self._started().searcher, callback))
         return Watch(feed, self._runner, kept=callback is not None)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, Generic, Self, TypeVar, final
 
 from ..client.feed import Feed
 from ..client.subscription import Readable
 from ..errors import ClientClosed
 from .runner import Runner, Waiter
 
+Item = TypeVar("Item")
 
-class _SyncFeed:
+
+class _SyncFeed(Generic[Item]):
     """An iterator of what a Feed holds. For one thread at a time. Who forgets it closes it."""
 
     def __init__(self, feed: Feed, runner: Runner, *, kept: bool, at_once: int = 1) -> None:
@@ -22,7 +24,7 @@ class _SyncFeed:
         self._kept = kept
         self._at_once = at_once
         # Taken from the queue already.
-        self._mine: deque[Any] = deque()
+        self._mine: deque[Item] = deque()
 
     @property
     def name(self) -> str:
@@ -37,10 +39,10 @@ class _SyncFeed:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Item:
         return self.next()
 
-    def next(self, timeout: float | None = None) -> Any:
+    def next(self, timeout: float | None = None) -> Item:
         """The next item. TimeoutError if none comes in time, StopIteration at the end."""
         mine = self._mine
         if not mine:
@@ -104,8 +106,8 @@ class _SyncFeed:
 
 
 @final
-class Subscription(_SyncFeed, Readable):
-    """The updates of a channel: an iterator of Reading, made by Client.monitor. For one thread at a time.
+class Subscription(_SyncFeed[Item], Readable):
+    """The updates of a channel: an iterator of Reading (or as Client.monitor says, which makes it). For one thread at a time.
 
     It ends when it is closed, or forgotten, or when the server ends it; RemoteError where the server says that it failed. A lost
     connection does not end it: it goes on, with the whole value first, when the channel is found again. What waits is
@@ -122,7 +124,7 @@ class Subscription(_SyncFeed, Readable):
 
 
 @final
-class Watch(_SyncFeed):
+class Watch(_SyncFeed[Item]):
     """What servers tell of themselves: an iterator, made by Client.beacons and Client.servers. For one thread at a time."""
 
     @property
