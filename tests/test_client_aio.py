@@ -14,7 +14,8 @@ import pytest
 from livepeer import NT_DOUBLE, LiveServer, nt_double
 from pvafast import Client, ClientClosed, OperationTimeout, RemoteError, Server, Value, client, messages
 from pvafast.client.link import Link
-from pvafast.connection import OperationRequest
+from pvafast.connection import ChannelRequested, Credentials, OperationRequest
+from pvafast.messages import Status, StatusType
 from pvafast.network import ServerConfig
 from pvafast.network.stream import Stream
 
@@ -59,6 +60,35 @@ def test_requests_need_no_tasks(server: LiveServer) -> None:
         assert server.connections == 1
 
     run(main, server)
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_texts_of_servers_in_the_log(caplog: pytest.LogCaptureFixture, bad: bool) -> None:
+    """Whatever a server says, it writes one line, and none that a terminal obeys."""
+    evil = "no\n2026-01-01 00:00:00 forged \x1b[2J"
+
+    def handle(peer: Any, event: Any) -> bool:
+        if isinstance(event, ChannelRequested):
+            peer.send(messages.RemoteMessage(ioid=0, severity=messages.Severity.WARNING, text=evil))
+            status = Status(StatusType.ERROR, evil, "")
+            peer.send(messages.CreateChannelReply(cid=event.cid, sid=messages.NO_CHANNEL, status=status))
+        elif isinstance(event, Credentials):
+            peer.send(
+                messages.ConnectionValidated(status=Status(StatusType.ERROR, evil, "") if bad else Status.OK)
+            )
+        return True
+
+    with LiveServer({}, handle) as server:
+
+        async def main(c: Client) -> None:
+            subscription = c.monitor("x")
+            await soon(lambda: len(caplog.records) >= 2)
+            subscription.close()
+
+        run(main, server)
+    said = [record.getMessage() for record in caplog.records if "forged" in record.getMessage()]
+    assert len(said) >= 2
+    assert all(line.isprintable() and "no\\n2026" in line and "\\x1b[2J" in line for line in said)
 
 
 @pytest.mark.parametrize("phase", ["init", "asked", "opening", "many"])

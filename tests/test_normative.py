@@ -511,6 +511,12 @@ def test_uris() -> None:
     assert read(Value(FieldDesc.structure("epics:nt/NTURI:1.0", path="string"), {"path": "x"})).query == {}
 
 
+def test_a_uri_that_is_not_utf8() -> None:
+    """A byte 0x80 in a string, a surrogate in Python: it is escaped as the byte that it is (RFC 3986, 2.1)."""
+    value = NTURI({"a": "string"}).wrap("\udc80", {"a": "x \udc80"})
+    assert str(read(sent(value))) == "pva:%80?a=x+%80"
+
+
 def test_attributes_and_unions() -> None:
     x = read(NTAttribute(source=True).wrap("T", 3.5, tags=["a"], descriptor="d", source_type=2, source="pv"))
     assert (x.name, x.value, x.tags, x.descriptor, x.source_type, x.source) == (

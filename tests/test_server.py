@@ -18,6 +18,7 @@ from pvafast import (
     PV,
     AnyValue,
     BitSet,
+    Client,
     EncodeError,
     FieldDesc,
     LocalProtocolError,
@@ -657,6 +658,39 @@ def test_cancel_a_coroutine(serve: Callable[..., Server]) -> None:
     until(lambda: not server.connections)
 
 
+def test_a_handler_that_is_cancelled_from_within(
+    serve: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a handler awaited was cancelled: the client is told, and nothing of the request is left."""
+
+    class Cancelled(Provider):
+        def has(self, name: str) -> bool:
+            return name == "y"
+
+        async def open(self, name: str, peer: Peer) -> PV:
+            raise asyncio.CancelledError
+
+    async def call(call: Call) -> None:
+        inner = asyncio.ensure_future(asyncio.sleep(60))
+        inner.cancel()
+        await inner
+
+    server = serve({"x": PV(rpc=call)}, providers=[Cancelled()])
+    with RawClient(server.port) as client:
+        sid, ioid = client.begin(messages.RpcInit, "x")
+        for _ in range(2):
+            with pytest.raises(RemoteError, match="cancelled"):
+                client.ask(messages.Rpc(sid=sid, ioid=ioid, value=None))
+        with pytest.raises(ConnectionError, match="cancelled"):
+            client.open("y")
+        assert [session.running for session in server._sessions] == [0]
+    assert [record.getMessage().split(" by ")[0].split(" for ")[0] for record in caplog.records] == [
+        "error in Rpc of 'x'",
+        "error in Rpc of 'x'",
+        "error while 'y' was opened",
+    ]
+
+
 def test_read_back_and_put_get(serve: Callable[..., Server]) -> None:
     pv = PV(NTD, 1.0)
 
@@ -1025,6 +1059,29 @@ def test_life(caplog: pytest.LogCaptureFixture) -> None:
         Server(config=CONFIG, server_port=0)
     with pytest.raises(ValueError, match="byteorder"):
         Server(config=CONFIG, byteorder="middle")
+
+
+def test_a_post_while_it_stops() -> None:
+    """A thread posts between stop() and the next pass of the loop: what threads post after the next start is sent."""
+    pv = PV(NTD, 0.0)
+
+    def post(x: float) -> None:
+        thread = threading.Thread(target=pv.post, args=(x,))
+        thread.start()
+        thread.join()
+
+    async def main() -> None:
+        server = Server({"x": pv}, config=CONFIG)
+        for first in (0.0, 5.0):
+            async with server, Client(server=f"127.0.0.1:{server.port}") as client:
+                subscription = client.monitor("x")
+                assert (await subscription.next(10)).value == first
+                post(first + 1)
+                assert (await subscription.next(10)).value == first + 1
+                server.stop()
+                post(5.0)
+
+    asyncio.run(main())
 
 
 def test_a_port_that_is_taken(caplog: pytest.LogCaptureFixture) -> None:

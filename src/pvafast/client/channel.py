@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import messages
+from .._valuetext import printable
 from ..errors import EncodeError, LocalProtocolError
 from ..messages import Status
 from .operations import Operation, remote_error
@@ -232,7 +233,8 @@ class Channel:
         error = remote_error(status)
         self.reason = f"{self.server_name} refuses it: {error}"
         # Requests fail with it.
-        _log.log(logging.WARNING if self.subscriptions else logging.DEBUG, "%r: %s", self.name, self.reason)
+        level = logging.WARNING if self.subscriptions else logging.DEBUG
+        _log.log(level, "%r: %s", self.name, printable(self.reason))
         self.state = SEARCHING
         for operation in list(self.waiting):
             operation.fail(error)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import messages
+from .._valuetext import printable
 from ..connection import (
     ChannelClosed,
     ChannelFailed,
@@ -161,7 +162,7 @@ class Link:
             self._validated(event)
         elif isinstance(event, Received) and isinstance(event.message, messages.RemoteMessage):
             text = event.message
-            _log.log(_LEVELS[text.severity], "%s says: %s", self.name, text.text)
+            _log.log(_LEVELS[text.severity], "%s says: %s", self.name, printable(text.text))
 
     def _validated(self, event: Validated) -> None:
         if not event.status.ok:
@@ -200,7 +201,7 @@ class Link:
     def _on_closed(self, error: Exception | None) -> None:
         broken = isinstance(error, ProtocolError)
         if broken:
-            _log.error("%s breaks the protocol: %s", self.name, error)
+            _log.error("%s breaks the protocol: %s", self.name, printable(str(error)))
         reason = f"{self.name}: {error}" if error is not None else f"{self.name} was closed"
         self._gone(reason, failed=broken or not self.ready)
 
@@ -223,7 +224,7 @@ class Link:
         if channels:
             # A server that is away is told of once.
             level = logging.DEBUG if failed and self.address in self.engine.away else logging.WARNING
-            _log.log(level, "%s (%d channels)", reason, len(channels))
+            _log.log(level, "%s (%d channels)", printable(reason), len(channels))
             if failed and len(self.engine.away) < _AWAY:
                 self.engine.away.add(self.address)
         for channel in channels:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, final
 
 from .. import messages
+from .._valuetext import printable
 from ..connection import ClientConnection, Received, Validated
 from ..errors import ProtocolError
 from ..limits import Limits
@@ -113,7 +114,7 @@ class NameServer:
             return
         if not self._told:
             self._told = True
-            _log.warning("name server %s: %s; trying again", self.endpoint, error)
+            _log.warning("name server %s: %s; trying again", self.endpoint, printable(str(error)))
         # Not all clients of a server that was restarted come at the same time.
         self._timer = self._loop.call_later(self._delay * random.uniform(0.75, 1.0), self._connect)
         self._delay = min(_LATE, self._delay * 2)

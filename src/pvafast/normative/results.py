@@ -204,7 +204,7 @@ class URI(Meta):
     def __str__(self) -> str:
         scheme = f"{self.scheme}:" if self.scheme else ""
         authority = f"//{self.authority}/" if self.authority else ""
-        query = f"?{urlencode(self.query)}" if self.query else ""
+        query = f"?{urlencode(self.query, errors='surrogateescape')}" if self.query else ""
         return f"{scheme}{authority}{quote(self.path, '/:;', 'utf-8', 'surrogateescape')}{query}"
 
 

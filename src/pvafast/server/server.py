@@ -105,7 +105,8 @@ class Server:
         self._sockets: list[socket.socket] = []
         self._sessions: dict[Session, None] = {}
         self._dirty: deque[Subscription] = deque()
-        self._woken = False
+        # The loop that is to flush what is dirty.
+        self._woken: Loop | None = None
         self._timer: Handle | None = None
         self._stopped: Callable[[], object] | None = None
         self.thread = 0
@@ -214,6 +215,7 @@ class Server:
             self._tasks.close()
             self._tasks = None
         self._loop = None
+        self._dirty.clear()
         if self._stopped is not None:
             self._stopped()
 
@@ -412,18 +414,19 @@ class Server:
 
     def wake(self, subscription: Subscription) -> None:
         """To be flushed by the loop; from any thread."""
+        loop = self._loop
+        if loop is None:
+            return
         self._dirty.append(subscription)
-        if not self._woken:
-            self._woken = True
-            loop = self._loop
-            if loop is not None:
-                try:
-                    loop.call_soon_threadsafe(self._flush)
-                except RuntimeError:  # asyncio's loop is closed, and all is over
-                    pass
+        if self._woken is not loop:
+            self._woken = loop
+            try:
+                loop.call_soon_threadsafe(self._flush)
+            except RuntimeError:  # asyncio's loop is closed, and all is over
+                pass
 
     def _flush(self) -> None:
-        self._woken = False
+        self._woken = None
         while self._dirty:
             self._dirty.popleft().flush()
 

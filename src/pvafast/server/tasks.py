@@ -15,7 +15,7 @@ class Task(Protocol):
     """An awaitable that is run."""
 
     def cancel(self) -> object:
-        """Give it up; `done` is not called any more."""
+        """Give it up; `done` is told CancelledError if it was not over."""
 
 
 # What is called with the outcome: (result, None) or (None, error).
@@ -32,7 +32,7 @@ class Tasks:
         self._thread: threading.Thread | None = None
 
     def run(self, awaitable: Awaitable[Any], done: Done) -> Task:
-        """Run it; `done` is called in the server's loop unless the Task is cancelled before."""
+        """Run it; `done` is called in the server's loop."""
         loop = self._loop
         if isinstance(loop, asyncio.AbstractEventLoop):
             task = asyncio.ensure_future(awaitable, loop=loop)
@@ -70,7 +70,5 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
 
 
 def _told(task: asyncio.Future[Any] | Future[Any], done: Done) -> None:
-    if task.cancelled():
-        return
-    error = task.exception()
+    error = asyncio.CancelledError("the request was cancelled") if task.cancelled() else task.exception()
     done(None if error is not None else task.result(), error)
