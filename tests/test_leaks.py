@@ -8,12 +8,14 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+import errorcases
 from pvafast import ClientConnection, Observer, ServerConnection, ndarray, normative
+from pvafast._types import DTYPES
 from pvafast.errors import EncodeError, LocalProtocolError, ProtocolError, PvaError
 from pvafast.limits import Limits
 
@@ -25,6 +27,8 @@ ROUNDS = 10
 # Blocks that may still be taken after the first rounds: the bounded caches of types turn over, in no fixed order.
 # A leak takes one or more for each input that meets it, in each round.
 SLACK = 250
+# The table of errors meets the same types each time: what remains of one call is seen among these.
+TIMES = 5
 
 
 def grows(work: Callable[[], int]) -> tuple[int, int]:
@@ -60,6 +64,44 @@ def attempts(calls: list[Callable[[], Any]], allowed: type[Exception] | tuple[ty
         except allowed:
             errors += 1
     return errors
+
+
+def held_by(calls: list[Callable[[], Any]]) -> list[Any]:
+    """What functions pass on, and what that is made of; not what is shared with all the world."""
+    found: dict[int, Any] = {}
+    waiting: list[Any] = []
+    for call in calls:
+        waiting += getattr(call, "__defaults__", None) or ()
+        waiting += [cell.cell_contents for cell in getattr(call, "__closure__", None) or ()]
+    while waiting:
+        item = waiting.pop()
+        if id(item) not in found and not isinstance(item, int | str | type | ModuleType | FunctionType):
+            found[id(item)] = item
+            waiting += gc.get_referents(item)
+            # Compiled classes that can be in no cycle do not tell of what they hold.
+            waiting += [getattr(item, name) for name in ("type", "element", "members") if hasattr(item, name)]
+    return list(found.values())
+
+
+def test_every_error_path(backend: SimpleNamespace) -> None:
+    """The table of errorcases.py leaves no memory behind, and no reference to what the calls were given."""
+    cases = errorcases.cases(backend)
+    calls = [case.call for case in cases]
+    errors = {case.error for case in cases}
+    simple = [
+        backend.introspection.FieldDesc.of(text)
+        for text in ("int8", "int16", "double", "string", "any", "int8[]")
+    ]
+    watched = [*errors, *simple, *DTYPES.values(), *held_by(calls)]
+    attempts(calls, tuple(errors))
+    before = [sys.getrefcount(item) for item in watched]
+    grown, met = grows(lambda: attempts(calls * TIMES, tuple(errors)))
+    after = [sys.getrefcount(item) for item in watched]
+    assert met == len(calls) * TIMES
+    assert grown < ROUNDS * TIMES
+    assert not [
+        item for item, old, new in zip(watched, before, after, strict=True) if new - old >= ROUNDS * TIMES
+    ]
 
 
 @pytest.mark.parametrize("name", ["nts", "ntsa", "ntsas", "tbl"])

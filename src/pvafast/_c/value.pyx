@@ -309,6 +309,7 @@ cdef class Value:
         try:
             return PyObject_GenericGetAttr(self, name)
         except AttributeError:
+            typed(self)
             raise AttributeError(f"no field {name!r}") from None
 
     def __setattr__(self, name, obj, /):

@@ -215,6 +215,8 @@ class Columns:
 
     def changed_bits(self, row: int, /) -> list[int]:
         """The numbers of the bits received with a row."""
+        if not -self._rows <= row < self._rows:
+            raise IndexError(f"no row {row}")
         return list(_iterate(self._bits[row][0]))
 
     @property
