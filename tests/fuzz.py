@@ -1,14 +1,20 @@
-"""Coverage-guided fuzzing of everything that reads bytes from outside, both twins side by side.
+"""Coverage-guided fuzzing of everything that reads bytes from outside.
 
     python tests/fuzz.py -runs=20000            a fixed number of inputs, as CI does
     python tests/fuzz.py -max_total_time=3600 my-corpus/    for an hour, new inputs kept
     python tests/fuzz.py --only=frame,columns -max_total_time=600    some targets: their names are those of the functions
+    PVAFAST_BACKEND=py python tests/fuzz.py --active -runs=5000      those of one twin, on the other one
     python tests/fuzz.py crash-123abc           one input again
     python tests/fuzz.py --keep my-corpus/      those that reach something new become tests/data/fuzz/corpus.tar.xz
 
 Other options are libFuzzer's. Seeds are made of tests/vectors, tests/data and, where it is set, of PVAFAST_VECTORS; with CI in the
-environment it has to be. The coverage that guides it is that of the Python twin; the compiled one reads the same bytes
-and must end the same: value or error, text, offset. Any other exception, a difference or a crash is a finding.
+environment it has to be.
+
+Targets of codec, type texts, framing, packets and columns are run on both twins side by side, which must end the same: value or error,
+text, offset. The coverage that guides them is that of the Python twin. The others (ACTIVE: messages, connections, captures, archives,
+frames, datagrams, pvRequests) are Python code over the active twin, that of PVAFAST_BACKEND; CI runs them on each. open_client and
+open_server (midway.py) compare what came in one piece with what came in pieces and in place. Any other exception, a difference or a
+crash is a finding.
 
 The first byte of an input chooses the target (a place in TARGETS, which therefore only grows at its end) and the byte order,
 the rest is what is read.
@@ -45,9 +51,11 @@ with atheris.instrument_imports(include=["pvafast"]):
     import captures
     import conftest
     import datagrams
+    import midway
+    import midwayseeds
+    from midway import LIMITS, contents, plain, tried
     from pvafast import (
         AnyValue,
-        Limits,
         UnionValue,
         Value,
         archive,
@@ -58,7 +66,6 @@ with atheris.instrument_imports(include=["pvafast"]):
     )
     from pvafast._backend import codec as active
     from pvafast._backend import framing as active_framing
-    from pvafast._elements import ElementColumns
     from pvafast.capture import read
     from pvafast.client.search import Searcher
     from pvafast.errors import (
@@ -76,7 +83,6 @@ with atheris.instrument_imports(include=["pvafast"]):
 
     C, PY = conftest.load("c"), conftest.load("py")
 
-LIMITS = Limits(message=1 << 20)
 CORPUS = TESTS / "data" / "fuzz" / "corpus.tar.xz"
 
 
@@ -345,17 +351,6 @@ def rows(data: bytes, order: str) -> Iterator[tuple[bytes, int]]:
         at, total = at + 3 + size, total + times
 
 
-def plain(cell: Any) -> Any:
-    """A cell or a column, in a form that can be compared."""
-    if isinstance(cell, np.ndarray):
-        return cell.dtype.str, cell.shape, cell.tobytes()
-    if isinstance(cell, list | tuple):
-        return [plain(one) for one in cell]
-    if isinstance(cell, ElementColumns):
-        return plain(cell.present), [(name, plain(cell[name])) for name in cell.fields]
-    return repr(cell)
-
-
 def columns(twin: SimpleNamespace, data: bytes, order: str) -> Any:
     """A type description and updates of it, into columns: in one batch, some of them several times; and their losses."""
     codec = twin.codec.Codec(limits=LIMITS)
@@ -371,18 +366,7 @@ def columns(twin: SimpleNamespace, data: bytes, order: str) -> Any:
     into = twin.columns.Columns(type, codec=codec)
     added = outcome(lambda: into.add(batch, range(len(batch))))
     kept = into.take() if len(batch) & 1 else into
-    cells = [plain(tried(lambda name=name: kept[name])) for name in kept.fields]
-    came = [plain(tried(lambda name=name: (kept.changed(name), kept.overrun(name)))) for name in kept.fields]
-    bits = [kept.changed_bits(i) for i in range(len(kept))]
-    return added, len(kept), cells, came, bits, plain(kept.time), plain(kept.received)
-
-
-def tried(work: Callable[[], Any]) -> Any:
-    """What it gives, or KeyError: of two members that share a dotted name ('a.b'), one cannot be named."""
-    try:
-        return work()
-    except KeyError as error:
-        return repr(error)
+    return added, contents(kept)
 
 
 def losses(twin: SimpleNamespace, data: bytes, order: str) -> Any:
@@ -534,6 +518,19 @@ def datagram(data: bytes, order: str) -> None:
     searcher._servers.expire(math.inf)
 
 
+def open_client(data: bytes, order: str) -> None:
+    """What a server sends to a client that has operations of every kind open, in one piece and in pieces: the same must come."""
+    midway.compare(midway.busy_client, midway.client_goes_on, 0x40, data, order)
+
+
+def open_server(data: bytes, order: str) -> None:
+    """What a client sends to a server that grants everything, in one piece and in pieces: the same must come, and be answered."""
+    midway.compare(midway.busy_server, midway.server_goes_on, 0, data, order)
+
+
+COMPARED: set[Callable[[bytes, str], None]] = set()
+
+
 def both(target: Callable[[SimpleNamespace, bytes, str], Any]) -> Callable[[bytes, str], None]:
     """A target for each twin, as one that compares them."""
 
@@ -541,6 +538,7 @@ def both(target: Callable[[SimpleNamespace, bytes, str], Any]) -> Callable[[byte
         same(target, data, order)
 
     compared.__name__ = target.__name__
+    COMPARED.add(compared)
     return compared
 
 
@@ -549,12 +547,14 @@ TARGETS: list[Callable[[bytes, str], None]] = [
     *(message, client, server, observer, capture, stored),
     *(frame, both(columns), both(projection), both(losses)),
     *(datagram, both(type_text), request_text, pv_request, both(packets)),
+    *(open_client, open_server),
 ]
 TYPE, ANY, UPDATE, BITSET, STREAM, MESSAGE, CLIENT, SERVER, OBSERVER, CAPTURE, ARCHIVE = range(11)
-FRAME, COLUMNS, PROJECTION, LOSSES, DATAGRAM, TYPE_TEXT, REQUEST_TEXT, PV_REQUEST, PACKETS = range(
-    11, len(TARGETS)
-)
+FRAME, COLUMNS, PROJECTION, LOSSES, DATAGRAM, TYPE_TEXT, REQUEST_TEXT, PV_REQUEST, PACKETS = range(11, 20)
+OPEN_CLIENT, OPEN_SERVER = range(20, len(TARGETS))
 NAMES = [target.__name__ for target in TARGETS]
+# Those that do not compare the twins.
+ACTIVE = frozenset(i for i, target in enumerate(TARGETS) if target not in COMPARED)
 
 
 def target_of(data: bytes) -> int:
@@ -617,6 +617,8 @@ def seeds() -> Iterator[bytes]:
                 yield seed(SERVER, raw[:4096])
     yield from (seed(DATAGRAM, bytes([i]) + data) for i, data in enumerate(datagram_seeds()))
     yield from (seed(PACKETS, data, big) for data, big in packet_seeds())
+    yield from (seed(OPEN_CLIENT, data, big) for data, big in midwayseeds.client_seeds())
+    yield from (seed(OPEN_SERVER, data, big) for data, big in midwayseeds.server_seeds())
     for codec in CODECS[:-1]:
         for shape, dtype, style in (
             ((3, 5), "B", 1),
@@ -750,6 +752,8 @@ def main() -> None:
         return
     chosen = [argument[7:].split(",") for argument in sys.argv[1:] if argument.startswith("--only=")]
     only = frozenset(map(NAMES.index, chosen[0] if chosen else NAMES))
+    if "--active" in sys.argv:
+        only &= ACTIVE
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     named = [argument for argument in arguments if not argument.startswith("-")]
     options = [argument for argument in arguments if argument.startswith("-")]

@@ -986,7 +986,7 @@ def test_collecting_within_the_window() -> None:
 
 
 def test_collecting_damage() -> None:
-    """The rows before it are kept; the offset is that in the stream."""
+    """The rows before it are kept, and told; the offset is that in the stream."""
     pair = Pair()
     monitored(pair)
     columns = pair.client.collect(5)
@@ -997,9 +997,13 @@ def test_collecting_damage() -> None:
     # Header, ioid, sub byte, BitSet of one byte, and of the double four bytes.
     damaged = raw[:4] + (11).to_bytes(4, "little") + raw[8:19]
     pair.client.receive_data(raw * 2 + damaged)
+    events = pair.client.events()
+    collected = next(events)
+    assert (collected.operation.ioid, collected.rows, collected.nbytes) == (5, 2, 2 * len(raw))
     with pytest.raises(DecodeError, match="8 bytes, 4 left") as error:
-        list(pair.client.events())
+        next(events)
     assert len(columns) == 2
+    assert pair.client.closed
     assert error.value.path == "value"
     assert error.value.offset == frame.offset + 8 + frame.size + 2 * len(raw) + 15
 

@@ -367,8 +367,11 @@ class ClientConnection(Connection):
         try:
             into.add(batch[at : at + rows] if len(batch) != rows else batch, received)
         except DecodeError as error:
-            error.offset += batch[at + len(into) - before].offset + 8
-            raise
+            rows = len(into) - before
+            error.offset += batch[at + rows].offset + 8
+            if not rows:
+                raise
+            self._error = error  # behind what came well
         self._at += rows
         last = batch[at + rows - 1]
         nbytes = last.offset + 8 + last.size - batch[at].offset
