@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ import pytest
 from livepeer import NT_DOUBLE, LiveServer, nt_double, until
 from pvafast import ClientClosed, OperationTimeout, Value, messages
 from pvafast.connection import OperationRequest
-from pvafast.sync import Client
+from pvafast.sync import Client, runner
 
 
 @pytest.fixture
@@ -190,6 +190,164 @@ def test_an_interrupt_while_waiting(client: Client, server: LiveServer) -> None:
     server.handle = lambda peer, event: False
     assert until(lambda: len(server.asked(messages.DestroyRequest)) == 3)
     assert client.get("pv1") == 1.0
+
+
+class Busy:
+    """A callback of a monitor that keeps the thread which runs the client until release()."""
+
+    def __init__(self, client: Client) -> None:
+        self._entered = threading.Event()
+        self._go = threading.Event()
+        self._subscription = client.monitor("pv0", callback=self._stay)
+        assert self._entered.wait(5)
+
+    def _stay(self, reading: Any) -> None:
+        self._entered.set()
+        self._go.wait(30)
+
+    def release(self) -> None:
+        self._go.set()
+        self._subscription.close()
+
+
+def test_what_timed_out_before_it_began_is_not_done_later(client: Client, server: LiveServer) -> None:
+    client.get("pv1")
+    busy = Busy(client)
+    calls: list[Callable[[], Any]] = [
+        lambda: client.put("pv1", 99.0, timeout=0.05),
+        lambda: client.put_get("pv1", 99.0, timeout=0.05),
+        lambda: client.get(["nobody", "pv1"], timeout=0.05),
+        lambda: client.get("nobody", timeout=0.05),
+    ]
+    for call in calls:
+        with pytest.raises(OperationTimeout, match="another thread runs the client"):
+            call()
+    busy.release()
+    assert client.get("pv2") == 2.0  # asked for after them, and answered
+    assert server.asked(messages.PutInit) == server.asked(messages.PutGetInit) == server.puts == []
+    assert "nobody" not in [channel.name for channel in client.channels()]
+
+
+def test_what_was_interrupted_before_it_began_is_not_done_later(client: Client, server: LiveServer) -> None:
+    client.get("pv1")
+    busy = Busy(client)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            client.put("pv1", 99.0, timeout=20)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    busy.release()
+    assert client.get("pv2") == 2.0
+    assert server.asked(messages.PutInit) == server.puts == []
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_an_interrupt_at_any_place(server: LiveServer, other: bool) -> None:
+    """Interrupts come where a function begins, and after a call: at each such place in turn. The client can be used afterwards.
+
+    other: another thread runs it meanwhile.
+    """
+    asked = threading.Event()
+
+    def handle(peer: Any, event: Any) -> bool:
+        if not isinstance(event, OperationRequest) or event.operation.channel.name != "pv2":
+            return False
+        asked.set()
+        return True
+
+    def interrupt(frame: Any, what: str, argument: Any) -> None:
+        nonlocal left
+        if what in ("call", "c_return") and frame.f_code.co_filename == runner.__file__:
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+
+    def wait() -> None:
+        with pytest.raises(ClientClosed):
+            client.get("pv2", timeout=None)
+        ended.append(True)
+
+    server.handle = handle
+    ended: list[bool] = []
+    with Client(server=server.address, timeout=10) as client:
+        client.get("pv1")
+        thread = threading.Thread(target=wait, daemon=True)
+        if other:
+            thread.start()
+            assert asked.wait(5)
+        for place in range(200):
+            left = place
+            sys.setprofile(interrupt)
+            try:
+                client.get("pv1")
+                break
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.setprofile(None)
+            assert client.get("pv1") == 1.0
+        assert 5 < place < 199
+    if other:
+        thread.join(5)
+        assert ended == [True]
+
+
+def gets(client: Client, server: LiveServer) -> None:
+    """Run the client in this thread, with updates of a PV, until an exception."""
+    while True:
+        server.post("pv1", Value(NT_DOUBLE, {"value": 2.0}))
+        client.get("pv2")
+
+
+def test_closed_in_a_callback(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the thread that leads: the daemon thread can close only when that is gone, so it is not waited for."""
+    client = Client(server=server.address, timeout=10)
+    joined: list[Any] = []
+
+    def callback(reading: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "join", lambda *args: joined.append(args))
+                client.close()
+
+    subscription = client.monitor("pv1", callback=callback)
+    with pytest.raises(ClientClosed):
+        gets(client, server)
+    assert joined == []
+    assert until(lambda: not server.peers)
+    subscription.close()
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_a_callback_that_ends_the_thread(
+    client: Client, server: LiveServer, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+) -> None:
+    """The daemon thread goes on, and says so; out of the program's own it comes as it is."""
+    got: list[Any] = []
+
+    def end(reading: Any) -> None:
+        if calm.is_set():
+            return
+        if threading.current_thread() is threading.main_thread():
+            calm.set()
+        raise kind
+
+    calm = threading.Event()
+    client.monitor("pv1", callback=end)
+    assert until(
+        lambda: (
+            "a callback must not end the thread" in caplog.text
+            or server.post("pv1", Value(NT_DOUBLE, {"value": 1.0}))
+        )
+    )
+    client.monitor("pv2", callback=lambda reading: got.append(reading.value))
+    assert until(lambda: 9.0 in got or server.post("pv2", Value(NT_DOUBLE, {"value": 9.0})))
+    with pytest.raises(kind):
+        gets(client, server)
+    client.close()
+    assert until(lambda: not server.peers)
 
 
 def test_a_client_that_is_forgotten(server: LiveServer) -> None:

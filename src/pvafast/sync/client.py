@@ -83,15 +83,19 @@ class Client(BaseClient):
                 failed = error
                 waiter()
 
+        def give_up() -> None:
+            if operation is not None and (failed is not None or not waiter.done):
+                self._give_up([operation], None if in_time else time)
+
         in_time = True
         try:
             in_time = runner.wait(waiter, start, time)
         finally:
-            if operation is not None and (failed is not None or not waiter.done) and not runner.closed:
-                runner.call(self._give_up, [operation], None if in_time else time)
+            if waiter.begun and (failed is not None or not waiter.done) and not runner.closed:
+                runner.call(give_up)
         if failed is not None:
             raise failed
-        if operation is None:
+        if not waiter.begun:
             raise _never_started(time)
         if operation.error is not None:
             raise operation.error
@@ -140,17 +144,20 @@ class Client(BaseClient):
                 failed.append(error)
                 waiter()
 
+        def give_up() -> None:
+            self._give_up(list(unanswered), None if in_time else time)
+
         if not wanted:
             return []
         in_time = True
         try:
             in_time = runner.wait(waiter, start, time)
         finally:
-            if unanswered and not runner.closed:
-                runner.call(self._give_up, list(unanswered), None if in_time else time)
+            if waiter.begun and (unanswered or not waiter.done) and not runner.closed:
+                runner.call(give_up)
         if failed:
             raise failed[0]
-        if not in_time and not operations:
+        if not waiter.begun:
             raise _never_started(time)
         if not return_exceptions:
             for operation in operations:
@@ -362,7 +369,7 @@ class Client(BaseClient):
             pipeline=pipeline,
             ack_any=ack_any,
             events=events,
-            callback=callback,
+            callback=self._runner.shielded(callback),
             columns=columns,
             pool=pool,
         )
@@ -384,12 +391,14 @@ class Client(BaseClient):
 
     def servers(self, callback: Callable[[ServerEvent], object] | None = None) -> Watch[ServerEvent]:
         """Follow which servers there are: an iterator of ServerEvents, or callback(event). close() it."""
-        feed = self._runner.call(lambda: _Watch("servers", self._started().searcher, callback))
+        shielded = self._runner.shielded(callback)
+        feed = self._runner.call(lambda: _Watch("servers", self._started().searcher, shielded))
         return Watch(feed, self._runner, kept=callback is not None)
 
     def beacons(self, callback: Callable[[BeaconEvent], object] | None = None) -> Watch[BeaconEvent]:
         """Follow the beacons of servers: an iterator of BeaconEvents, or callback(event). close() it."""
-        feed = self._runner.call(lambda: _Watch("beacons", self._started().searcher, callback))
+        shielded = self._runner.shielded(callback)
+        feed = self._runner.call(lambda: _Watch("beacons", self._started().searcher, shielded))
         return Watch(feed, self._runner, kept=callback is not None)
 
 

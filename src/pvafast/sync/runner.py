@@ -6,7 +6,6 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, final
 
@@ -14,6 +13,7 @@ from ..errors import ClientClosed
 from ..network.loop import SelectLoop
 
 _T = TypeVar("_T")
+_A = TypeVar("_A")
 
 # After so many seconds without a call the daemon thread takes the loop.
 _IDLE: Final = 0.25
@@ -23,32 +23,36 @@ _CLOSING: Final = 5.0
 
 @final
 class Waiter:
-    """A thread that waits for something. The call itself, made in the thread that runs the loop, says that it is there."""
+    """A thread that waits for something. The call itself, made in the thread that runs the loop, says that it is there.
 
-    __slots__ = ("_event", "done", "promoted")
+    begun: what it asks for was called. gone: the thread waits no more.
+    """
+
+    __slots__ = ("_event", "begun", "done", "gone")
 
     def __init__(self) -> None:
         self.done = False
-        self.promoted = False
+        self.begun = False
+        self.gone = False
         self._event: threading.Event | None = None
 
     def __call__(self, *ignored: Any) -> None:
         self.done = True
+        self.wake()
+
+    def follow(self) -> None:
+        """Another thread runs the loop: sleep() is possible, until wake()."""
+        if self._event is None:
+            self._event = threading.Event()
+        self._event.clear()
+
+    def wake(self) -> None:
+        """Let it look whether it is there, or whether it can run the loop."""
         if self._event is not None:
             self._event.set()
 
-    def follow(self) -> None:
-        """Another thread runs the loop: sleep() is possible now."""
-        self._event = threading.Event()
-
-    def promote(self) -> None:
-        """It is this thread's turn to run the loop."""
-        self.promoted = True
-        assert self._event is not None
-        self._event.set()
-
     def sleep(self, timeout: float | None) -> None:
-        """Until it is there, or this thread's turn, or the time is over."""
+        """Until it is woken, or the time is over."""
         assert self._event is not None
         self._event.wait(timeout)
 
@@ -57,8 +61,11 @@ class Waiter:
 class Runner:
     """Who runs the loop: one thread at a time, the leader. Others that wait are woken when what they wait for is there.
 
-    A leader that has what it waited for hands over to one of them. With no one waiting the daemon thread leads, once there was
-    no call for a while, or the last one did not wait, until there is one.
+    A leader that has what it waited for wakes one of them, to lead if none does by then. With no one waiting the daemon thread
+    leads, once there was no call for a while, or the last one did not wait, until there is one.
+
+    An interrupt (KeyboardInterrupt) may come in any call: so who leads, or waits, gives that up by a plain assignment, the first
+    thing in a `finally`. Followers that nobody woke then are woken by the daemon thread.
     """
 
     def __init__(self) -> None:
@@ -67,7 +74,7 @@ class Runner:
         self.at_end: Callable[[], object] = _nothing
         self._mutex = threading.Lock()
         self._leader = 0  # the thread
-        self._followers: deque[Waiter] = deque()
+        self._followers: dict[Waiter, None] = {}
         self._calls = 0
         self._bell = threading.Event()
         self._thread = threading.Thread(target=self._mind, name="pvafast-client", daemon=True)
@@ -98,71 +105,86 @@ class Runner:
     def wait(
         self,
         waiter: Waiter,
-        start: Callable[[], object] | None,
+        start: Callable[[], object],
         timeout: float | None,
         flush: bool = True,
     ) -> bool:
-        """Call `start` as if from the loop, and wait until the waiter is called: True; False when the time is over."""
+        """Call `start` as if from the loop, and wait until the waiter is called: True; False when the time is over.
+
+        What was not begun by the end is not called any more.
+        """
         if self.closed:
             raise ClientClosed("the client is closed")
         me = threading.get_ident()
+        if self._leader == me:
+            raise RuntimeError("a callback of the client waits for the client, which waits for the callback")
         loop = self.loop
-        with self._mutex:
-            leads = not self._leader
-            if leads:
-                self._leader = me
-            elif self._leader == me:
-                raise RuntimeError(
-                    "a callback of the client waits for the client, which waits for the callback"
-                )
-            else:
-                waiter.follow()
-                self._followers.append(waiter)
-        if leads:
-            try:
-                if start is not None:
-                    start()
+        end = None if timeout is None else loop.time() + timeout
+        try:
+            with self._mutex:
+                if not self._leader:
+                    self._leader = me
+                else:
+                    self._followers[waiter] = None
+            if self._leader == me:
+                waiter.begun = True
+                start()
                 if waiter.done:
                     if flush:
                         loop.run_once(0)
                         self._bell.set()  # nobody waits for what it asked for
                     return True
                 self._calls += 1
-                return self._run(waiter, timeout)
-            finally:
-                self._leave()
-        end = None if timeout is None else loop.time() + timeout
-        loop.call_soon_threadsafe(_nothing if start is None else start)
-        try:
-            waiter.sleep(timeout)
-        finally:
-            with self._mutex:
-                if waiter.promoted:
-                    self._leader = me
-                else:
-                    self._followers.remove(waiter)
-        if not waiter.promoted:
-            return waiter.done
-        try:
-            return self._run(waiter, None if end is None else max(end - loop.time(), 0))
-        finally:
-            self._leave()
-
-    def _run(self, waiter: Waiter, timeout: float | None) -> bool:
-        """Run the loop for a waiter."""
-        self.loop.run_until(lambda: waiter.done or self.closed, timeout)
-        if self.closed and not waiter.done:
-            raise ClientClosed("the client was closed")
-        return waiter.done
-
-    def _leave(self) -> None:
-        """The leader goes: the next one that waits leads."""
-        with self._mutex:
-            if self._followers:
-                self._leader = -1  # it is taken
-                self._followers.popleft().promote()
             else:
+                loop.call_soon_threadsafe(self._begin, waiter, start)
+                self._follow(waiter, end)
+            if self._leader == me:
+                left = None if end is None else max(end - loop.time(), 0)
+                loop.run_until(lambda: waiter.done or self.closed, left)
+            if self.closed and not waiter.done:
+                raise ClientClosed("the client was closed")
+            return waiter.done
+        finally:
+            waiter.gone = True
+            if self._leader == me:
                 self._leader = 0
+            self._leave(waiter)
+
+    def _begin(self, waiter: Waiter, start: Callable[[], object]) -> None:
+        """In the loop: do what a follower asks for, if it still waits."""
+        with self._mutex:
+            if waiter.gone:
+                return
+            waiter.begun = True
+        start()
+
+    def _follow(self, waiter: Waiter, end: float | None) -> None:
+        """Sleep until it is there, or this thread leads, or the time is over."""
+        while not waiter.done:
+            left = None if end is None else end - self.loop.time()
+            if left is not None and left <= 0:
+                return
+            with self._mutex:
+                if not self._leader:
+                    self._leader = threading.get_ident()
+                    return
+                waiter.follow()
+            if waiter.done:  # since before follow()
+                return
+            waiter.sleep(left)
+
+    def _leave(self, waiter: Waiter | None = None) -> None:
+        """A thread leads or waits no more: where none leads, the next one that waits is woken."""
+        with self._mutex:
+            followers = self._followers
+            if waiter is not None:
+                followers.pop(waiter, None)
+            while followers and not self._leader:
+                first = next(iter(followers))
+                if not first.gone:
+                    first.wake()
+                    break
+                del followers[first]
 
     def _mind(self) -> None:
         """The daemon thread."""
@@ -191,14 +213,33 @@ class Runner:
                     loop.close()
                     return
             finally:
+                self._leader = 0
                 self._leave()
+
+    def shielded(self, callback: Callable[[_A], object] | None) -> Callable[[_A], object] | None:
+        """The program's callback, which does not end the daemon thread: SystemExit there is an error as others are."""
+        if callback is None:
+            return None
+
+        def call(item: _A) -> None:
+            try:
+                callback(item)
+            except Exception:
+                raise
+            except BaseException as error:
+                if threading.current_thread() is not self._thread:
+                    raise
+                raise RuntimeError("a callback must not end the thread of the client") from error
+
+        return call
 
     def close(self, wait: bool = True) -> None:
         """Let the daemon thread call `at_end`, close the loop and end."""
         self.closed = True
         self._bell.set()
         self.loop.call_soon_threadsafe(_nothing)
-        if wait and threading.current_thread() is not self._thread:
+        # Not in a callback: the daemon thread waits for it.
+        if wait and threading.get_ident() not in (self._thread.ident, self._leader):
             self._thread.join(_CLOSING)
 
     def forked(self) -> None:
