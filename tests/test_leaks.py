@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import captures
 import errorcases
 from pvafast import ClientConnection, Observer, ServerConnection, ndarray, normative
 from pvafast._types import DTYPES
@@ -206,6 +207,37 @@ def test_frames_and_readers() -> None:
     ]  # fmt: skip
     grown, errors = grows(lambda: attempts(calls * 50, PvaError))
     assert errors == len(calls) * 50
+    assert grown < SLACK
+
+
+def test_packets_that_are_not_plain(backend: SimpleNamespace) -> None:
+    """A damaged capture is no error here: what is not plain is left to another reader."""
+    lan = SimpleNamespace(link=1, clock=SimpleNamespace(per_second=1))
+    packets = [
+        captures.ethernet(captures.ip4(captures.tcp(1, 2, 100 + i, 7, captures.ACK, b"x"))) for i in range(3)
+    ]
+    key = captures.A4 + captures.B4 + bytes((0, 1, 0, 2))
+    records = captures.pcap(list(enumerate(packets)))[24:]
+    blocks = b"".join(captures.enhanced(packet, i) for i, packet in enumerate(packets))
+
+    def whole(method: str, interface: Any, data: bytes) -> None:
+        flow, back = (backend.packets.Flow(SimpleNamespace(ignored=False), side) for side in (0, 1))
+        flow.peer, back.peer, flow.fast, flow.next = back, flow, True, 100
+        plain = backend.packets.Plain({key: flow}, None)
+        _, end = getattr(plain, method)(data, 0, "<", interface)
+        if end < len(data) or plain.count < len(packets):
+            raise ValueError(end)
+
+    whole("pcap", lan, records)
+    whole("pcapng", [lan], blocks)
+    ways = (("pcap", lan, records), ("pcapng", [lan], blocks))
+    calls = [
+        lambda method=method, interface=interface, bad=bad: whole(method, interface, bad)
+        for method, interface, good in ways
+        for bad in damaged(good, 150)
+    ]
+    grown, errors = grows(lambda: attempts(calls, ValueError))
+    assert errors > 200
     assert grown < SLACK
 
 
