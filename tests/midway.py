@@ -416,6 +416,7 @@ def hear(end: Any, stream: Iterator[tuple[bytes, bool]], goes_on: Any, options: 
         end.receive_eof()
         take()
     except ProtocolError as error:
+        sent.extend(end.data_to_send())  # answers to what came before
         ending = type(error).__name__, str(error), getattr(error, "offset", None)
         refuses(end)
     return events, sent, ending, watched
