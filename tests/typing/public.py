@@ -3,18 +3,32 @@
 `assert_type` fails where an expression has another type than the one that a user relies on.
 """
 
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import numpy as np
 
 import pvafast
+import pvafast.archive
 import pvafast.capture
 import pvafast.sync
 from pvafast import messages, ndarray, normative, request
 from pvafast.client import AsyncSubscription, AsyncWatch, BeaconEvent, Event, Reading, ServerEvent
-from pvafast.connection import Channel, ChannelOpened, ConnectionOperation, OperationReply
+from pvafast.connection import (
+    Channel,
+    ChannelOpened,
+    ConnectionOperation,
+    EncodedUpdate,
+    Malformed,
+    Observed,
+    ObservedChannel,
+    ObservedOperation,
+    OperationReply,
+)
 from pvafast.messages import Status
 from pvafast.sync import Subscription, Watch
+
+assert_type(pvafast.BACKEND, str)
+assert_type(pvafast.__version__, str)
 
 fd = pvafast.FieldDesc.structure("", {"value": "double", "alarm": pvafast.alarm_t})
 assert_type(fd, pvafast.FieldDesc)
@@ -22,6 +36,9 @@ assert_type(fd.index("value"), int)
 assert_type(fd.names, tuple[str, ...])
 assert_type(fd["alarm"], pvafast.FieldDesc)
 assert_type(fd.array(), pvafast.FieldDesc)
+
+for standard in (pvafast.alarm_t, pvafast.enum_t, pvafast.time_t):
+    assert_type(standard, pvafast.FieldDesc)
 
 value = pvafast.Value(fd, {"value": 1.5})
 assert_type(value.type, pvafast.FieldDesc)
@@ -35,6 +52,30 @@ assert_type(codec.decode_type(b""), tuple[pvafast.FieldDesc | None, int])
 assert_type(codec.decode_update(fd, b""), tuple[pvafast.Value, int])
 assert_type(codec.encode_update(value), bytes)
 assert_type(codec.encode_type(fd, byteorder="big"), bytes)
+
+union = pvafast.UnionValue("x", 1.5)
+assert_type(union.name, str)
+assert_type(union.value, Any)
+held = pvafast.AnyValue("double", 1.5)
+assert_type(held.type, pvafast.FieldDesc)
+assert_type(held.value, Any)
+
+projection = pvafast.Projection(fd, ["value", ("alarm", "severity")], strict=False)
+assert_type(projection.type, pvafast.FieldDesc)
+assert_type(projection.fields, tuple[str, ...])
+assert_type(codec.decode(projection, b""), tuple[Any, int])
+assert_type(codec.decode_update(projection, b""), tuple[pvafast.Value, int])
+
+
+def columns_of(elements: pvafast.ElementColumns) -> None:
+    assert_type(elements.fields, tuple[str, ...])
+    assert_type(elements.keys(), tuple[str, ...])
+    assert_type(elements.present, np.ndarray[Any, np.dtype[np.bool_]])
+    assert_type(elements["x"], Any)
+    assert_type(elements.copy(), pvafast.ElementColumns)
+    assert_type(len(elements), int)
+    assert_type("x" in elements, bool)
+
 
 conn = pvafast.ClientConnection(user="me")
 assert_type(conn.get_buffer(), memoryview)
@@ -58,6 +99,48 @@ def told(event: ChannelOpened | OperationReply) -> messages.Request | None:
     return None
 
 
+served = pvafast.ServerConnection(byteorder="big", methods=("anonymous",), limits=pvafast.Limits())
+assert_type(served.new_sid(), int)
+assert_type(served.validated, bool)
+assert_type(served.may_send(1), bool)
+assert_type(served.data_to_send(), list[Any])
+assert_type(served.send(messages.Echo(), segment_size=1000), list[Any])
+assert_type(served.send_update(1, EncodedUpdate(value), pvafast.BitSet()), list[Any])
+for channel in served.channels.values():
+    assert_type(channel, Channel)
+
+observer = pvafast.Observer(limits=pvafast.Limits())
+observer.receive_data("client", b"", time=1)
+observer.receive_gap(1, 10)
+for seen_channel in observer.channels.values():
+    assert_type(seen_channel, ObservedChannel)
+for seen_operation in observer.operations.values():
+    assert_type(seen_operation, ObservedOperation)
+for event in observer.events():
+    assert_type(event, Observed | pvafast.Update | Malformed)
+    if isinstance(event, Observed):
+        assert_type(event.direction, Literal["client", "server"])
+        assert_type(event.type, pvafast.FieldDesc | None)
+        assert_type(event.status, Status | None)
+    elif isinstance(event, Malformed):
+        assert_type(event.reason, str)
+        assert_type(event.lost, int)
+
+
+def updated(update: pvafast.Update, losses: pvafast.Losses) -> None:
+    assert_type(update.pv, str)
+    assert_type(update.value, pvafast.Value)
+    assert_type(update.overrun, pvafast.BitSet)
+    assert_type(update.type, pvafast.FieldDesc)
+    assert_type(update.payload, memoryview)
+    assert_type(columns.add([update.frame], received=[1]), int)
+    losses.add(update)
+    assert_type(losses.missing, int)
+    assert_type(losses.overruns, dict[str, int])
+    assert_type(losses.frame_rate, float | None)
+    assert_type(pvafast.archive.payload(update), tuple[memoryview | bytes, str])
+
+
 assert_type(request.parse("field(value)"), pvafast.Value)
 
 columns = pvafast.Columns(fd, ["value"])
@@ -76,6 +159,55 @@ assert_type(ndarray.encode(np.zeros((2, 2))), pvafast.Value)
 for record in pvafast.capture.read("x.pcap"):
     assert_type(record.pv, str | tuple[str, ...])
     assert_type(record.command, str)
+    if isinstance(record.event, pvafast.Update):
+        assert_type(record.event.pv, str)
+        assert_type(columns.add([record.event.frame], received=record.ns), int)
+
+
+with pvafast.archive.Writer("run.pva", append=True) as writer:
+    assert_type(writer, pvafast.archive.Writer)
+    writer.add("x", value, time=1)
+    writer.add_value("x", value, 1, overrun=pvafast.BitSet())
+entries = pvafast.archive.read("run.pva", names=["x"], fields=["value"])
+assert_type(entries, pvafast.archive.Reader)
+assert_type(entries.truncated, int | None)
+for entry in entries:
+    assert_type(entry.name, str)
+    assert_type(entry.time, int)
+    assert_type(entry.value, pvafast.Value)
+    assert_type(entry.payload, memoryview)
+
+
+def failing() -> None:
+    try:
+        blocking()
+    except pvafast.LimitExceeded as error:
+        assert_type(error.limit, str)
+    except pvafast.DecodeError as error:
+        assert_type(error.offset, int)
+        assert_type(error.path, str)
+    except (pvafast.RangeError, pvafast.EncodeError) as error:
+        assert_type(error.path, str)
+    except pvafast.OperationTimeout as error:
+        assert_type(error.state, str)
+        assert_type(error.timeout, float)
+    except pvafast.RemoteError as error:
+        assert_type(error.severity, str)
+        assert_type(error.message, str)
+    except pvafast.Disconnected as error:
+        assert_type(error.reason, str)
+
+
+protocol: list[type[pvafast.ProtocolError]] = [pvafast.DecodeError, pvafast.LimitExceeded]
+builtin: list[type[OSError]] = [pvafast.OperationTimeout, pvafast.Disconnected]
+values: list[type[ValueError]] = [pvafast.EncodeError, pvafast.RangeError]
+others: list[type[pvafast.PvaError]] = [
+    pvafast.ClientClosed,
+    pvafast.LocalProtocolError,
+    pvafast.RemoteError,
+    pvafast.errors.NormativeError,
+    pvafast.errors.FrameError,
+]
 
 
 def seen(reading: Reading) -> None: ...
