@@ -13,7 +13,7 @@ def main(name: str, count: int) -> None:
     with pvafast.sync.Client() as client:
         first = client.get(name)
         pool = FramePool(8, first.nbytes)
-        mean = torch.zeros(first.shape, device=device)
+        mean, n = torch.zeros(first.shape, device=device), 0
         with client.monitor(name, pool=pool) as readings:
             for n, reading in zip(range(1, count + 1), readings):  # noqa: B905 (readings never end)
                 frame = reading.value

@@ -39,12 +39,11 @@ async def monitor(host: str, port: int, name: str, updates: Any) -> None:
                         status.raise_for_status()
                     case ChannelOpened(channel=channel):
                         init = request.parse("field()")
-                        ioid = conn.new_ioid()
-                        await send(messages.MonitorInit(sid=channel.sid, ioid=ioid, request=init))
-                    case OperationReply(message=message):
+                        await send(messages.MonitorInit(sid=channel.sid, ioid=conn.new_ioid(), request=init))
+                    case OperationReply(operation=operation, message=message):
                         message.status.raise_for_status()
                         if isinstance(message, messages.MonitorInitReply):
-                            await send(messages.MonitorStart(sid=channel.sid, ioid=ioid))
+                            await send(messages.MonitorStart(sid=operation.sid, ioid=operation.ioid))
                     case Update(value=value):
                         await updates.send(
                             value
