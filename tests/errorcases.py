@@ -484,7 +484,7 @@ def rows(backend: SimpleNamespace) -> Rows:
     yield "overrun of what was not chosen", lambda: columns.overrun("b"), KeyError
     yield "column of no field", lambda: columns["x"], KeyError
     yield "offsets of a number", lambda: columns.offsets("a"), TypeError
-    yield "no row", lambda: columns.changed_bits(1 << 40), IndexError
+    yield "no row", lambda: columns.changed_bits(1 << 70), IndexError
     yield "no row before the first", lambda: columns.changed_bits(-1), IndexError
     projection = Projection(fd, ["a"])
     yield "fields of a text", lambda: Projection(fd, "a"), TypeError

@@ -745,13 +745,11 @@ cdef class Columns:
 
     def changed_bits(self, row, /):
         """The numbers of the bits received with a row."""
-        cdef Py_ssize_t at = row
+        cdef object rows = self.rows
         self.made()
-        if at < 0:
-            at += <Py_ssize_t>self.rows
-        if not 0 <= at < <Py_ssize_t>self.rows:
+        if not -rows <= row < rows:
             raise IndexError(f"no row {row}")
-        bits = int.from_bytes(self.changes[at].astype("<u8").tobytes(), "little")
+        bits = int.from_bytes(self.changes[row % rows].astype("<u8").tobytes(), "little")
         return [i for i in range(self.plan.nodes) if bits >> i & 1]
 
     @property
