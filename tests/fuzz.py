@@ -51,9 +51,8 @@ with atheris.instrument_imports(include=["pvafast"]):
     import captures
     import conftest
     import datagrams
-    import midway
     import midwayseeds
-    from midway import LIMITS, contents, plain, tried
+    from midway import LIMITS, contents, open_client, open_server, plain, tried
     from pvafast import (
         AnyValue,
         UnionValue,
@@ -516,16 +515,6 @@ def datagram(data: bytes, order: str) -> None:
     for cid in b"12":
         searcher._searches.pop(cid)
     searcher._servers.expire(math.inf)
-
-
-def open_client(data: bytes, order: str) -> None:
-    """What a server sends to a client that has operations of every kind open, in one piece and in pieces: the same must come."""
-    midway.compare(midway.busy_client, midway.client_goes_on, 0x40, data, order)
-
-
-def open_server(data: bytes, order: str) -> None:
-    """What a client sends to a server that grants everything, in one piece and in pieces: the same must come, and be answered."""
-    midway.compare(midway.busy_server, midway.server_goes_on, 0, data, order)
 
 
 COMPARED: set[Callable[[bytes, str], None]] = set()

@@ -523,3 +523,13 @@ def difference(parts: Any, whole: Any, where: str = "") -> str:
         if len(parts) != len(whole):
             return f"{where}: {len(parts)} in pieces, {len(whole)} in one"
     return f"{where}: in pieces {parts!r}, in one {whole!r}"
+
+
+def open_client(data: bytes, order: str) -> None:
+    """What a server sends to a client that has operations of every kind open, in one piece and in pieces: the same must come."""
+    compare(busy_client, client_goes_on, 0x40, data, order)
+
+
+def open_server(data: bytes, order: str) -> None:
+    """What a client sends to a server that grants everything, in one piece and in pieces: the same must come, and be answered."""
+    compare(busy_server, server_goes_on, 0, data, order)
