@@ -138,7 +138,7 @@ def asked(operation: Any) -> messages.PvaMessage | None:
 
 def client_goes_on(client: ClientConnection, event: Any, options: int) -> messages.PvaMessage | None:
     """What a client says to an event: it asks again."""
-    if not isinstance(event, OperationReply):
+    if not isinstance(event, OperationReply) or not client.validated:  # a server may take that back
         return None
     operation = event.operation
     if client.operations.get(operation.ioid) is not operation or not operation.ready or operation.busy:
